@@ -1,0 +1,264 @@
+//! Aligned memory for direct I/O: a fixed pool, cut into blocks of one size.
+//!
+//! A pool is one anonymous mapping, aligned to 2 MiB and advised to use huge pages, excluded from
+//! fork. Blocks are handed out and come back when dropped, from any thread, without a lock.
+//! The mapping lives until the pool and every block of it are gone, so a block that is still with
+//! the kernel keeps its memory alive.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::op::{DiskError, DiskErrorKind};
+
+/// Blocks begin at multiples of this: enough for every direct-I/O alignment in use.
+pub const BLOCK_ALIGN_BYTES: usize = 4096;
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Distinguishes pools, so that a disk can find the registered buffer of a block.
+static NEXT_POOL_ID: AtomicU32 = AtomicU32::new(0);
+
+struct Arena {
+    id: u32,
+    base: NonNull<u8>,
+    mapped_bytes: usize,
+    block_bytes: usize,
+    count: u32,
+    huge_pages_advised: bool,
+    free: ArrayQueue<u32>,
+}
+
+// SAFETY: the arena only owns memory; every byte of it is reachable through at most one `Block`
+// at a time (the free list holds each index once), and blocks hand out references under the usual
+// borrow rules.
+unsafe impl Send for Arena {}
+// SAFETY: see `Send`; the shared parts (`free`, plain numbers) are themselves thread-safe.
+unsafe impl Sync for Arena {}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: base and mapped_bytes are what mmap returned, and no block is left: each holds
+        // an `Arc<Arena>`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.mapped_bytes) };
+    }
+}
+
+/// A fixed number of blocks of one size. Clones share the blocks.
+#[derive(Clone)]
+pub struct BlockPool(Arc<Arena>);
+
+impl BlockPool {
+    /// Maps memory for `count` blocks of `block_bytes` (rounded up to a multiple of 4096; both at
+    /// least 1). The pages are touched here, not on the way of a record.
+    ///
+    /// Fails with [`DiskErrorKind::Limit`] when the memory is not to be had.
+    pub fn new(count: u32, block_bytes: usize) -> Result<Self, DiskError> {
+        let too_large = || DiskError::new(DiskErrorKind::Limit, "map memory for blocks");
+        let count = count.max(1);
+        let block_bytes = block_bytes
+            .max(1)
+            .checked_next_multiple_of(BLOCK_ALIGN_BYTES)
+            .ok_or_else(too_large)?;
+        let mapped_bytes = block_bytes
+            .checked_mul(count as usize)
+            .and_then(|n| n.checked_next_multiple_of(HUGE_PAGE_BYTES))
+            .ok_or_else(too_large)?;
+        let (base, huge_pages_advised) = map_aligned(mapped_bytes)?;
+        let free = ArrayQueue::new(count as usize);
+        for index in 0..count {
+            let pushed = free.push(index);
+            debug_assert!(pushed.is_ok());
+        }
+        Ok(Self(Arc::new(Arena {
+            id: NEXT_POOL_ID.fetch_add(1, Ordering::Relaxed),
+            base,
+            mapped_bytes,
+            block_bytes,
+            count,
+            huge_pages_advised,
+            free,
+        })))
+    }
+
+    /// Takes a block, or `None` when all are out. Its content is whatever the last user left.
+    pub fn take(&self) -> Option<Block> {
+        let index = self.0.free.pop()?;
+        Some(Block { arena: Arc::clone(&self.0), index })
+    }
+
+    /// The size of each block in bytes.
+    pub fn block_bytes(&self) -> usize {
+        self.0.block_bytes
+    }
+
+    /// How many blocks there are in all.
+    pub fn count(&self) -> u32 {
+        self.0.count
+    }
+
+    /// How many blocks are free at this instant.
+    pub fn available(&self) -> usize {
+        self.0.free.len()
+    }
+
+    /// Whether the kernel accepted the advice to use huge pages.
+    pub fn huge_pages_advised(&self) -> bool {
+        self.0.huge_pages_advised
+    }
+
+    /// Distinguishes this pool from every other of this process.
+    pub fn id(&self) -> u32 {
+        self.0.id
+    }
+
+    /// The whole mapping, for registering it with a ring.
+    pub(crate) fn mapping(&self) -> (*mut u8, usize) {
+        (self.0.base.as_ptr(), self.0.mapped_bytes)
+    }
+}
+
+impl fmt::Debug for BlockPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockPool")
+            .field("id", &self.0.id)
+            .field("block_bytes", &self.0.block_bytes)
+            .field("count", &self.0.count)
+            .field("available", &self.available())
+            .finish()
+    }
+}
+
+/// One block of a pool: owned, aligned memory. Goes back to its pool when dropped.
+pub struct Block {
+    arena: Arc<Arena>,
+    index: u32,
+}
+
+impl Block {
+    /// The pool this block belongs to ([`BlockPool::id`]).
+    pub fn pool_id(&self) -> u32 {
+        self.arena.id
+    }
+
+    fn start(&self) -> *mut u8 {
+        // SAFETY: index < count, so the result lies inside the mapping.
+        unsafe { self.arena.base.as_ptr().add(self.index as usize * self.arena.block_bytes) }
+    }
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range lies inside the mapping, is initialised (anonymous memory is zero),
+        // and this block is its only owner.
+        unsafe { std::slice::from_raw_parts(self.start(), self.arena.block_bytes) }
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.arena.block_bytes) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let pushed = self.arena.free.push(self.index);
+        debug_assert!(pushed.is_ok(), "the free list has room for every block");
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Block({}:{})", self.arena.id, self.index)
+    }
+}
+
+/// Maps `bytes` of zeroed memory aligned to a huge page.
+fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
+    let failed = |doing: &str| {
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM);
+        DiskError::from_errno(errno, doing)
+    };
+    let span = bytes + HUGE_PAGE_BYTES;
+    // SAFETY: an anonymous private mapping at an address of the kernel's choice.
+    let raw = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            span,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if raw == libc::MAP_FAILED {
+        return Err(failed("map memory for blocks"));
+    }
+    let start = raw as usize;
+    let aligned = start.next_multiple_of(HUGE_PAGE_BYTES);
+    let head = aligned - start;
+    let tail = span - head - bytes;
+    if head > 0 {
+        // SAFETY: the head of our own mapping, which nothing refers to.
+        unsafe { libc::munmap(raw, head) };
+    }
+    if tail > 0 {
+        // SAFETY: the tail of our own mapping, which nothing refers to.
+        unsafe { libc::munmap((aligned + bytes) as *mut libc::c_void, tail) };
+    }
+    let base = aligned as *mut libc::c_void;
+    // SAFETY: advice about our own mapping; a refusal changes nothing.
+    let huge = unsafe { libc::madvise(base, bytes, libc::MADV_HUGEPAGE) } == 0;
+    // SAFETY: as above. Direct I/O and fork do not mix: a child must not share these pages.
+    unsafe { libc::madvise(base, bytes, libc::MADV_DONTFORK) };
+    let Some(base) = NonNull::new(base.cast::<u8>()) else {
+        return Err(DiskError::new(DiskErrorKind::Limit, "map memory for blocks"));
+    };
+    // SAFETY: our own mapping of `bytes` bytes; touching it makes the pages present.
+    unsafe { std::ptr::write_bytes(base.as_ptr(), 0, bytes) };
+    Ok((base, huge))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_hands_out_each_block_once_and_takes_it_back() {
+        let pool = BlockPool::new(3, 5000).unwrap();
+        assert_eq!(pool.block_bytes(), 8192);
+        let mut out: Vec<Block> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(out.len(), 3);
+        for (i, block) in out.iter_mut().enumerate() {
+            assert_eq!(block.as_ptr() as usize % BLOCK_ALIGN_BYTES, 0);
+            block.fill(i as u8 + 1);
+        }
+        for (i, block) in out.iter().enumerate() {
+            assert!(block.iter().all(|b| *b == i as u8 + 1), "blocks overlap");
+        }
+        assert!(pool.take().is_none());
+        out.pop();
+        assert_eq!(pool.available(), 1);
+    }
+
+    #[test]
+    fn a_block_outlives_its_pool() {
+        let pool = BlockPool::new(1, 4096).unwrap();
+        let mut block = pool.take().unwrap();
+        drop(pool);
+        block.fill(7);
+        assert_eq!(block[4095], 7);
+    }
+
+    #[test]
+    fn absurd_sizes_are_an_error() {
+        assert!(BlockPool::new(u32::MAX, usize::MAX / 2).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! The I/O contract of ringlog.
+//!
+//! A [`Disk`] takes operations ([`Op`]) and gives back completions ([`Completion`]). It holds one
+//! flat directory of files; the engine above names files and never sees a path or a descriptor.
+//! Memory that the kernel may touch travels inside the operation as an owned [`Block`] and comes
+//! back inside the completion, so nobody can free or change a buffer that is still in flight.
+//!
+//! This is the only crate of the project that contains `unsafe` code.
+//!
+//! Invariants that every disk keeps, and that the contract suite checks:
+//! - each submitted operation gives exactly one completion, with all its blocks, also on failure;
+//! - a completed write was written at full length; a short write is resumed by the disk;
+//! - a completed flush covers what the operation says that it covers, else it is an error;
+//! - dropping a disk waits for every operation in flight.
+
+pub mod block;
+pub mod futex;
+pub mod op;
+pub mod waker;
+
+pub use block::{Block, BlockPool};
+pub use op::{
+    Completion, Disk, DiskError, DiskErrorKind, DiskFacts, Done, FileId, FileName, Flush, Listed,
+    Op, Slice, Tag, Wait, run,
+};
+pub use waker::Waker;

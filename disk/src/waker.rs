@@ -1,0 +1,130 @@
+//! Waking the thread that drives a disk, from any other thread.
+//!
+//! A thread that is about to sleep says how it sleeps; a waker looks at that and does no more than
+//! is needed: nothing while the thread is awake (it will not fall asleep before it has looked
+//! again), a futex call while it is parked, an eventfd write while it waits inside a ring.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::futex;
+use crate::op::DiskError;
+
+const AWAKE: u32 = 0;
+const NOTIFIED: u32 = 1;
+const PARKED: u32 = 2;
+const IN_RING: u32 = 3;
+
+struct Inner {
+    state: AtomicU32,
+    /// Only a disk that waits on something else than this waker has one.
+    event: Option<OwnedFd>,
+}
+
+/// Wakes the thread that drives a disk. Cheap to clone; outlives the disk harmlessly.
+#[derive(Clone)]
+pub struct Waker(Arc<Inner>);
+
+impl Waker {
+    /// A waker for a thread that sleeps only in [`Waker::park`].
+    pub fn new() -> Self {
+        Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event: None }))
+    }
+
+    /// A waker for a thread that also sleeps while waiting for `event_fd` to become readable.
+    pub(crate) fn with_event() -> Result<Self, DiskError> {
+        // SAFETY: no memory is involved.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EMFILE);
+            return Err(DiskError::from_errno(errno, "create an eventfd"));
+        }
+        // SAFETY: a descriptor that was just created and that nobody else owns.
+        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event: Some(event) })))
+    }
+
+    /// Makes the sleeping thread return, or its next sleep end at once. Costs one atomic
+    /// operation while the thread is awake, one system call while it sleeps.
+    pub fn wake(&self) {
+        if self.0.state.load(Ordering::SeqCst) == NOTIFIED {
+            return;
+        }
+        match self.0.state.swap(NOTIFIED, Ordering::SeqCst) {
+            PARKED => {
+                futex::wake_all(&self.0.state);
+            }
+            IN_RING => self.signal_event(),
+            _ => {}
+        }
+    }
+
+    /// Sleeps until [`Waker::wake`] (also one that came before) or until the time is over.
+    pub fn park(&self, at_most: Option<Duration>) {
+        if self.0.state.compare_exchange(AWAKE, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            futex::wait(&self.0.state, PARKED, at_most);
+        }
+        self.0.state.store(AWAKE, Ordering::SeqCst);
+    }
+
+    /// Announces that the thread is about to wait for its event. False when a wake came before:
+    /// then it must not wait. Either way, [`Waker::left_ring`] follows.
+    pub(crate) fn enter_ring(&self) -> bool {
+        self.0.state.compare_exchange(AWAKE, IN_RING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// The thread is awake again.
+    pub(crate) fn left_ring(&self) {
+        self.0.state.store(AWAKE, Ordering::SeqCst);
+    }
+
+    /// The descriptor that becomes readable when a waker finds the thread in its ring.
+    pub(crate) fn event_fd(&self) -> Option<RawFd> {
+        self.0.event.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    fn signal_event(&self) {
+        if let Some(event) = &self.0.event {
+            let one: u64 = 1;
+            // SAFETY: eight bytes of a local; an eventfd takes exactly these. It can only refuse
+            // when its counter is full, and then it is readable anyway.
+            unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
+        }
+    }
+}
+
+impl Default for Waker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Waker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Waker(state {})", self.0.state.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_before_the_park_is_not_lost() {
+        let waker = Waker::new();
+        waker.wake();
+        waker.park(None); // would never return if the wake were lost
+    }
+
+    #[test]
+    fn a_wake_from_another_thread_ends_the_park() {
+        let waker = Waker::new();
+        let other = waker.clone();
+        let thread = std::thread::spawn(move || other.wake());
+        waker.park(None);
+        thread.join().unwrap();
+    }
+}
