@@ -1,0 +1,258 @@
+//! What a user chooses: [`Format`] is frozen on disk when a log is created; [`Options`] holds for
+//! one open.
+
+use std::time::Duration;
+
+use ringlog_disk::{IoKind, Primitive};
+
+use crate::error::OpenError;
+use crate::limits;
+
+/// When an append counts as acknowledged. Chosen per append; [`Options::durability`] is the
+/// default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Durability {
+    /// The record is in the log's memory. Survives nothing; it is still written, in order, in the
+    /// background.
+    Memory,
+    /// The device has accepted the write. Survives the death of the process, and of the kernel
+    /// where the file system really writes directly (see [`crate::Stats::direct`]).
+    Written,
+    /// The flush that covers the record has completed. Survives power loss. The default.
+    #[default]
+    Synced,
+}
+
+/// When a shard flushes. A `Synced` append waits for the next flush that its policy makes; any
+/// flush of a shard serves every stream of that shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// Group commit: every commit that carries a `Synced` record is flushed, and the next commit
+    /// begins when the disk is free; all that came meanwhile shares its flush. The default.
+    #[default]
+    EveryCommit,
+    /// One flush for each append call, shared with nobody.
+    EveryAppend,
+    /// A flush when something unflushed is this old. 1 ms to 1 hour.
+    Interval(Duration),
+    /// A flush after this many records (at least 1), or after `max_delay`.
+    EveryRecords {
+        /// How many records.
+        records: u64,
+        /// The longest that a record waits for company.
+        max_delay: Duration,
+    },
+    /// A flush after this many payload bytes (at least 1), or after `max_delay`.
+    EveryBytes {
+        /// How many bytes.
+        bytes: u64,
+        /// The longest that a record waits for company.
+        max_delay: Duration,
+    },
+    /// Never, except when a segment is sealed, and at close. A `Synced` append is refused.
+    Never,
+}
+
+/// What opening does when acknowledged data is damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryMode {
+    /// Refuse to open, and say where the damage is. Nothing is changed. The default.
+    #[default]
+    Strict,
+    /// Open for reading only, without changing anything on disk: everything that validates can be
+    /// read, and readers report the gaps.
+    ReadOnly,
+}
+
+/// What is frozen when a log is created. Later opens find it on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Size of a segment file in bytes: a power of two from 1 MiB to 1 GiB. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// Number of shards, 1 to 64: threads, total orders, directories. Default 1. A stream belongs
+    /// to the shard that its name hashes to.
+    pub shards: u16,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self { segment_bytes: limits::SEGMENT_BYTES_DEFAULT, shards: 1 }
+    }
+}
+
+/// What holds for one open.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether a log may be created where there is none. Default: yes.
+    pub create: bool,
+    /// The format of a log that is created. Ignored when there is one.
+    pub format: Format,
+    /// The durability of an append that does not name one. Default: `Synced`.
+    pub durability: Durability,
+    /// When shards flush. Default: `EveryCommit`.
+    pub sync: SyncPolicy,
+    /// What to do about damage. Default: `Strict`.
+    pub recovery: RecoveryMode,
+    /// How to reach the disk. Default: io_uring, else blocking calls (announced in
+    /// [`crate::Stats::notes`]).
+    pub io: IoKind,
+    /// The commit primitive; `None` measures both on the log's directory when it is created, and
+    /// remembers the better one.
+    pub primitive: Option<Primitive>,
+    /// Whether writer threads are pinned, shard i to the i-th allowed CPU. Default: yes.
+    pub pin: bool,
+    /// Memory for records on their way to disk, per shard, in bytes: 4 MiB to 4 GiB. Default
+    /// 32 MiB. When it is used up, appends are refused.
+    pub memory_bytes: usize,
+    /// The largest record or atomic batch that must fit, in bytes including 16 bytes for each
+    /// record, 64 KiB to 8 MiB. Default 2 MiB. Bounded by a quarter of the segment size as well.
+    pub batch_bytes_max: usize,
+    /// How many commits may be in flight per shard, 1 to 8. Default 2.
+    pub commits_in_flight: usize,
+    /// How many bytes one commit may carry, 64 KiB to 64 MiB. Default 2 MiB.
+    pub commit_bytes: usize,
+    /// How long a commit waits for company when the disk is free, up to 1 s. Default: not at all.
+    pub linger: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            create: true,
+            format: Format::default(),
+            durability: Durability::Synced,
+            sync: SyncPolicy::EveryCommit,
+            recovery: RecoveryMode::Strict,
+            io: IoKind::Auto,
+            primitive: None,
+            pin: true,
+            memory_bytes: 32 << 20,
+            batch_bytes_max: 2 << 20,
+            commits_in_flight: 2,
+            commit_bytes: 2 << 20,
+            linger: Duration::ZERO,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults, changed by the environment: `RINGLOG_DURABILITY` (memory, written, synced),
+    /// `RINGLOG_IO` (auto, uring, blocking), `RINGLOG_PRIMITIVE` (dsync, linked),
+    /// `RINGLOG_PIN` (0, 1), `RINGLOG_MEMORY_BYTES`, `RINGLOG_COMMITS_IN_FLIGHT`,
+    /// `RINGLOG_COMMIT_BYTES`, `RINGLOG_SEGMENT_BYTES`, `RINGLOG_SHARDS`.
+    ///
+    /// # Errors
+    /// [`OpenError::InvalidOption`] names the variable that cannot be read.
+    pub fn from_env() -> Result<Self, OpenError> {
+        let mut options = Self::default();
+        for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("RINGLOG_")) {
+            options.set_from_text(&name, &value)?;
+        }
+        Ok(options)
+    }
+
+    fn set_from_text(&mut self, name: &str, value: &str) -> Result<(), OpenError> {
+        let invalid = |must_be: &'static str| OpenError::InvalidOption {
+            field: name.to_owned(),
+            reason: format!("{value:?} is not {must_be}"),
+        };
+        let number = || value.parse::<u64>().map_err(|_| invalid("a number"));
+        let size = || value.parse::<usize>().map_err(|_| invalid("a number"));
+        match name {
+            "RINGLOG_DURABILITY" => {
+                self.durability = match value {
+                    "memory" => Durability::Memory,
+                    "written" => Durability::Written,
+                    "synced" => Durability::Synced,
+                    _ => return Err(invalid("one of memory, written, synced")),
+                }
+            }
+            "RINGLOG_IO" => {
+                self.io = match value {
+                    "auto" => IoKind::Auto,
+                    "uring" => IoKind::Uring,
+                    "blocking" => IoKind::Blocking,
+                    _ => return Err(invalid("one of auto, uring, blocking")),
+                }
+            }
+            "RINGLOG_PRIMITIVE" => {
+                self.primitive = match value {
+                    "dsync" => Some(Primitive::Dsync),
+                    "linked" => Some(Primitive::LinkedSync),
+                    _ => return Err(invalid("one of dsync, linked")),
+                }
+            }
+            "RINGLOG_PIN" => {
+                self.pin = match value {
+                    "0" => false,
+                    "1" => true,
+                    _ => return Err(invalid("0 or 1")),
+                }
+            }
+            "RINGLOG_MEMORY_BYTES" => self.memory_bytes = size()?,
+            "RINGLOG_COMMITS_IN_FLIGHT" => self.commits_in_flight = size()?,
+            "RINGLOG_COMMIT_BYTES" => self.commit_bytes = size()?,
+            "RINGLOG_SEGMENT_BYTES" => self.format.segment_bytes = number()?,
+            "RINGLOG_SHARDS" => {
+                self.format.shards = value.parse().map_err(|_| invalid("a number below 65536"))?;
+            }
+            _ => {} // variables of other programs on top of ringlog
+        }
+        Ok(())
+    }
+
+    /// Checks every field against its bounds.
+    ///
+    /// # Errors
+    /// [`OpenError::InvalidOption`] names the first field that is out of bounds.
+    pub fn validate(&self) -> Result<(), OpenError> {
+        let check = |ok: bool, field: &str, reason: String| {
+            if ok { Ok(()) } else { Err(OpenError::InvalidOption { field: field.into(), reason }) }
+        };
+        fn within<T: PartialOrd + Copy>(value: T, low: T, high: T) -> bool {
+            low <= value && value <= high
+        }
+        let bound = |field: &str, value: usize, low: usize, high: usize| {
+            check(within(value, low, high), field, format!("{value} is not within {low} to {high}"))
+        };
+        let segment = self.format.segment_bytes;
+        check(
+            segment.is_power_of_two()
+                && within(segment, limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX),
+            "format.segment_bytes",
+            format!("{segment} is not a power of two from 1 MiB to 1 GiB"),
+        )?;
+        bound("format.shards", self.format.shards.into(), 1, limits::SHARDS_MAX)?;
+        bound("memory_bytes", self.memory_bytes, 4 << 20, 4 << 30)?;
+        bound("batch_bytes_max", self.batch_bytes_max, 64 << 10, limits::BATCH_BYTES_MAX)?;
+        bound("commits_in_flight", self.commits_in_flight, 1, limits::COMMITS_IN_FLIGHT_MAX)?;
+        bound("commit_bytes", self.commit_bytes, 64 << 10, 64 << 20)?;
+        check(
+            self.linger <= Duration::from_secs(1),
+            "linger",
+            format!("{:?} is longer than 1 s", self.linger),
+        )?;
+        self.sync.validate()
+    }
+}
+
+impl SyncPolicy {
+    /// Checks the policy's numbers.
+    pub(crate) fn validate(&self) -> Result<(), OpenError> {
+        let delay = |d: Duration| {
+            (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&d)
+        };
+        let reason = match *self {
+            Self::Interval(d) if !delay(d) => "the interval must be within 1 ms to 1 h",
+            Self::EveryRecords { records: 0, .. } => "records must be at least 1",
+            Self::EveryBytes { bytes: 0, .. } => "bytes must be at least 1",
+            Self::EveryRecords { max_delay, .. } | Self::EveryBytes { max_delay, .. }
+                if !delay(max_delay) =>
+            {
+                "max_delay must be within 1 ms to 1 h"
+            }
+            _ => return Ok(()),
+        };
+        Err(OpenError::InvalidOption { field: "sync".into(), reason: reason.into() })
+    }
+}
