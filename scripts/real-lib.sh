@@ -18,7 +18,8 @@ ringlog_binary() {
 # Prints the name of the file system that holds a directory.
 file_system() {
     local name
-    name=$(findmnt -n -o FSTYPE -T "$1" 2>/dev/null) || name=$(stat -f -c %T "$1")
+    # A directory that is mounted over more than once gives a line for each; the last one counts.
+    name=$(findmnt -n -o FSTYPE -T "$1" 2>/dev/null | tail -n 1) || name=$(stat -f -c %T "$1")
     printf '%s\n' "$name"
 }
 
