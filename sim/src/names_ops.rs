@@ -1,0 +1,317 @@
+//! How operations on names are carried out: one after another, each in one step.
+
+use std::sync::Arc;
+
+use ringlog_disk::{DiskError, DiskErrorKind, Done, FileId, FileName, Listed};
+
+use crate::content::Content;
+use crate::faults::{Class, Effect, Landed};
+use crate::inode::Inode;
+use crate::world::{OpenFile, World};
+
+/// An operation on names.
+#[derive(Clone, Debug)]
+pub(crate) enum NameOp {
+    Open {
+        file: FileId,
+        name: FileName,
+        write: bool,
+    },
+    Create {
+        file: FileId,
+        name: FileName,
+        bytes: u64,
+    },
+    Close {
+        file: FileId,
+    },
+    /// It broke the contract when it was submitted.
+    Broken(&'static str),
+    Rename {
+        from: FileName,
+        to: FileName,
+    },
+    Remove {
+        name: FileName,
+    },
+    Replace {
+        name: FileName,
+        content: Vec<u8>,
+    },
+    Load {
+        name: FileName,
+        limit_bytes: u64,
+    },
+    SyncDir,
+    List,
+}
+
+fn not_found(doing: String) -> DiskError {
+    DiskError::from_errno(libc::ENOENT, doing)
+}
+
+impl World {
+    pub(crate) fn name_op(&mut self, handle: u64, op: NameOp) -> Result<Done, DiskError> {
+        match op {
+            NameOp::Open { file, name, write } => self.open(handle, file, name, write),
+            NameOp::Create { file, name, bytes } => self.create(handle, file, name, bytes),
+            NameOp::Close { file } => self.close(handle, file),
+            NameOp::Broken(doing) => Err(self.violation(doing)),
+            NameOp::Rename { from, to } => self.rename(&from, &to),
+            NameOp::Remove { name } => self.remove(&name),
+            NameOp::Replace { name, content } => self.replace(&name, &content),
+            NameOp::Load { name, limit_bytes } => self.load(&name, limit_bytes),
+            NameOp::SyncDir => self.sync_dir(),
+            NameOp::List => self.list(),
+        }
+    }
+
+    /// Counts an operation with the faults; gives the error if it shall fail, and what it is to
+    /// have done all the same.
+    fn fault(
+        &mut self,
+        class: Class,
+        name: Option<&FileName>,
+        doing: &str,
+    ) -> Result<Option<Effect>, (DiskError, Landed)> {
+        match self.strike(class, name) {
+            Some(Effect::Fail { errno, landed }) => {
+                let landed = match landed {
+                    Landed::Some if self.rng.coin() => Landed::Everything,
+                    Landed::Some => Landed::Nothing,
+                    whole => whole,
+                };
+                Err((DiskError::from_errno(errno, doing), landed))
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn check_free(&mut self, handle: u64, file: FileId) -> Result<(), DiskError> {
+        if file.0 >= FileId::LIMIT {
+            return Err(self.violation("a file id over the limit"));
+        }
+        if self
+            .handles
+            .get(&handle)
+            .is_none_or(|h| h.files.contains_key(&file))
+        {
+            return Err(self.violation("a file id that is in use"));
+        }
+        Ok(())
+    }
+
+    fn insert_open(&mut self, handle: u64, file: FileId, open: OpenFile) {
+        if let Some(handle) = self.handles.get_mut(&handle) {
+            handle.files.insert(file, open);
+        }
+    }
+
+    fn open(
+        &mut self,
+        handle: u64,
+        file: FileId,
+        name: FileName,
+        writable: bool,
+    ) -> Result<Done, DiskError> {
+        self.stats.opens += 1;
+        self.trace
+            .event("open", name.as_str(), &[u64::from(file.0)]);
+        self.check_free(handle, file)?;
+        let doing = format!("open {name}");
+        self.fault(Class::Open, Some(&name), &doing)
+            .map_err(|(error, _)| error)?;
+        let inode = self.names.get(&name).ok_or_else(|| not_found(doing))?;
+        let bytes = self.inode(inode).len();
+        self.insert_open(
+            handle,
+            file,
+            OpenFile {
+                inode,
+                name,
+                writable,
+            },
+        );
+        Ok(Done::Opened { bytes })
+    }
+
+    fn create(
+        &mut self,
+        handle: u64,
+        file: FileId,
+        name: FileName,
+        bytes: u64,
+    ) -> Result<Done, DiskError> {
+        self.stats.creates += 1;
+        self.trace
+            .event("create", name.as_str(), &[u64::from(file.0), bytes]);
+        self.check_free(handle, file)?;
+        if !bytes.is_multiple_of(self.align_bytes) {
+            return Err(self.violation("create a file of a misaligned length"));
+        }
+        let doing = format!("create {name}");
+        if self.names.get(&name).is_some() {
+            return Err(DiskError::from_errno(libc::EEXIST, doing));
+        }
+        self.fault(Class::Create, Some(&name), &doing)
+            .map_err(|(error, _)| error)?;
+        self.reserve(bytes, &doing)?;
+        self.stats.bytes_created += bytes;
+        let inode = self.link_new(name.clone(), Content::zeros(bytes));
+        self.insert_open(
+            handle,
+            file,
+            OpenFile {
+                inode,
+                name,
+                writable: true,
+            },
+        );
+        Ok(Done::Opened { bytes })
+    }
+
+    fn close(&mut self, handle: u64, file: FileId) -> Result<Done, DiskError> {
+        self.stats.closes += 1;
+        self.trace.event("close", "", &[u64::from(file.0)]);
+        let closed = self
+            .handles
+            .get_mut(&handle)
+            .and_then(|h| h.files.remove(&file));
+        if closed.is_none() {
+            return Err(self.violation("close of a file that is not open"));
+        }
+        self.forget_unused();
+        Ok(Done::Closed)
+    }
+
+    fn rename(&mut self, from: &FileName, to: &FileName) -> Result<Done, DiskError> {
+        self.stats.renames += 1;
+        self.trace.event("rename", from.as_str(), &[]);
+        self.trace.event("rename to", to.as_str(), &[]);
+        let doing = format!("rename {from} to {to}");
+        let failed = self.fault(Class::Rename, Some(from), &doing).err();
+        if matches!(failed, Some((_, Landed::Nothing))) || self.names.rename(from, to) {
+            self.forget_unused();
+            return failed.map_or(Ok(Done::Named), |(error, _)| Err(error));
+        }
+        Err(not_found(doing))
+    }
+
+    fn remove(&mut self, name: &FileName) -> Result<Done, DiskError> {
+        self.stats.removes += 1;
+        self.trace.event("remove", name.as_str(), &[]);
+        let doing = format!("remove {name}");
+        let failed = self.fault(Class::Remove, Some(name), &doing).err();
+        if matches!(failed, Some((_, Landed::Nothing))) || self.names.unlink(name) {
+            self.forget_unused();
+            return failed.map_or(Ok(Done::Named), |(error, _)| Err(error));
+        }
+        Err(not_found(doing))
+    }
+
+    fn replace(&mut self, name: &FileName, content: &[u8]) -> Result<Done, DiskError> {
+        self.stats.replaces += 1;
+        self.trace.mix_bytes(content);
+        self.trace
+            .event("replace", name.as_str(), &[content.len() as u64]);
+        let doing = format!("replace {name}");
+        let fault = self.fault(Class::Replace, Some(name), &doing);
+        if let Err((error, Landed::Nothing)) = fault {
+            return Err(error);
+        }
+        self.reserve(content.len() as u64, &doing)?;
+        self.link_new(name.clone(), Content::from_bytes(content));
+        match fault {
+            // The rename has happened, whatever became of the flush behind it.
+            Err((error, _)) => Err(error),
+            Ok(Some(Effect::Lie)) => Ok(Done::Named),
+            Ok(_) => {
+                self.names.sync_name(name);
+                self.forget_unused();
+                Ok(Done::Named)
+            }
+        }
+    }
+
+    fn load(&mut self, name: &FileName, limit_bytes: u64) -> Result<Done, DiskError> {
+        self.stats.loads += 1;
+        self.trace.event("load", name.as_str(), &[]);
+        let doing = format!("load {name}");
+        let fault = self
+            .fault(Class::Load, Some(name), &doing)
+            .map_err(|(error, _)| error)?;
+        let inode = self
+            .names
+            .get(name)
+            .ok_or_else(|| not_found(doing.clone()))?;
+        let len = self.inode(inode).len();
+        if len > limit_bytes {
+            return Err(DiskError::new(DiskErrorKind::Unexpected, doing));
+        }
+        let mut rng = self.rng.clone();
+        let read = self.inode(inode).read(0, len as usize, &mut rng);
+        self.rng = rng;
+        let mut content = read.ok_or_else(|| DiskError::from_errno(libc::EIO, doing))?;
+        if fault == Some(Effect::FlipBit) && !content.is_empty() {
+            let bit = self.rng.index(content.len() * 8);
+            content[bit / 8] ^= 1 << (bit % 8);
+        }
+        Ok(Done::Loaded(content))
+    }
+
+    fn sync_dir(&mut self) -> Result<Done, DiskError> {
+        self.stats.dir_syncs += 1;
+        self.trace.event("sync directory", "", &[]);
+        match self.fault(Class::SyncDir, None, "sync the directory") {
+            Ok(Some(Effect::Lie)) => return Ok(Done::Named),
+            Ok(_) => self.names.sync(),
+            Err((error, landed)) => {
+                if landed == Landed::Everything && self.rng.coin() {
+                    self.names.sync();
+                } else {
+                    self.names.fail_sync();
+                }
+                return Err(error);
+            }
+        }
+        self.forget_unused();
+        Ok(Done::Named)
+    }
+
+    fn list(&mut self) -> Result<Done, DiskError> {
+        self.stats.lists += 1;
+        self.fault(Class::List, None, "list the directory")
+            .map_err(|(error, _)| error)?;
+        let files = self
+            .names
+            .iter()
+            .map(|(name, inode)| Listed {
+                name: name.clone(),
+                bytes: self.inodes.get(&inode).map_or(0, |inode| inode.len()),
+            })
+            .collect();
+        Ok(Done::Listed {
+            files,
+            others: self.others,
+        })
+    }
+
+    /// Gives a name to a new file.
+    pub(crate) fn link_new(&mut self, name: FileName, content: Content) -> u64 {
+        let inode = self.fresh_number();
+        self.inodes.insert(inode, Arc::new(Inode::new(content)));
+        self.names.link(name, inode);
+        inode
+    }
+
+    fn reserve(&self, bytes: u64, doing: &str) -> Result<(), DiskError> {
+        let needed = self.used_bytes().saturating_add(bytes);
+        if self
+            .capacity_bytes
+            .is_some_and(|capacity| needed > capacity)
+        {
+            return Err(DiskError::from_errno(libc::ENOSPC, doing));
+        }
+        Ok(())
+    }
+}
