@@ -87,7 +87,10 @@ impl BlockPool {
     /// Takes a block, or `None` when all are out. Its content is whatever the last user left.
     pub fn take(&self) -> Option<Block> {
         let index = self.0.free.pop()?;
-        Some(Block { arena: Arc::clone(&self.0), index })
+        Some(Block {
+            arena: Arc::clone(&self.0),
+            index,
+        })
     }
 
     /// The size of each block in bytes.
@@ -146,7 +149,12 @@ impl Block {
 
     fn start(&self) -> *mut u8 {
         // SAFETY: index < count, so the result lies inside the mapping.
-        unsafe { self.arena.base.as_ptr().add(self.index as usize * self.arena.block_bytes) }
+        unsafe {
+            self.arena
+                .base
+                .as_ptr()
+                .add(self.index as usize * self.arena.block_bytes)
+        }
     }
 }
 
@@ -183,7 +191,9 @@ impl fmt::Debug for Block {
 /// Maps `bytes` of zeroed memory aligned to a huge page.
 fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     let failed = |doing: &str| {
-        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM);
+        let errno = std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::ENOMEM);
         DiskError::from_errno(errno, doing)
     };
     let span = bytes + HUGE_PAGE_BYTES;
@@ -219,7 +229,10 @@ fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     // SAFETY: as above. Direct I/O and fork do not mix: a child must not share these pages.
     unsafe { libc::madvise(base, bytes, libc::MADV_DONTFORK) };
     let Some(base) = NonNull::new(base.cast::<u8>()) else {
-        return Err(DiskError::new(DiskErrorKind::Limit, "map memory for blocks"));
+        return Err(DiskError::new(
+            DiskErrorKind::Limit,
+            "map memory for blocks",
+        ));
     };
     // SAFETY: our own mapping of `bytes` bytes; touching it makes the pages present.
     unsafe { std::ptr::write_bytes(base.as_ptr(), 0, bytes) };

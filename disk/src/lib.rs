@@ -14,13 +14,30 @@
 //! - dropping a disk waits for every operation in flight.
 
 pub mod block;
+pub mod blocking;
+mod desk;
+pub mod device;
+pub mod dir;
+mod direct;
 pub mod futex;
+mod names;
 pub mod op;
+pub mod options;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
+mod sys;
 pub mod waker;
 
 pub use block::{Block, BlockPool};
+pub use blocking::BlockingDisk;
+pub use device::{DeviceStats, block_device_stats};
+pub use dir::{Dir, entropy};
 pub use op::{
     Completion, Disk, DiskError, DiskErrorKind, DiskFacts, Done, FileId, FileName, Flush, Listed,
     Op, Slice, Tag, Wait, run,
 };
+pub use options::{DiskOptions, IoKind, Primitive, Restrict};
 pub use waker::Waker;
+
+#[cfg(test)]
+mod disk_tests;

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 use crate::futex;
@@ -30,7 +30,10 @@ pub struct Waker(Arc<Inner>);
 impl Waker {
     /// A waker for a thread that sleeps only in [`Waker::park`].
     pub fn new() -> Self {
-        Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event: None }))
+        Self(Arc::new(Inner {
+            state: AtomicU32::new(AWAKE),
+            event: None,
+        }))
     }
 
     /// A waker for a thread that also sleeps while waiting for `event_fd` to become readable.
@@ -38,17 +41,26 @@ impl Waker {
         // SAFETY: no memory is involved.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
-            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EMFILE);
+            let errno = std::io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EMFILE);
             return Err(DiskError::from_errno(errno, "create an eventfd"));
         }
         // SAFETY: a descriptor that was just created and that nobody else owns.
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event: Some(event) })))
+        Ok(Self(Arc::new(Inner {
+            state: AtomicU32::new(AWAKE),
+            event: Some(event),
+        })))
     }
 
     /// Makes the sleeping thread return, or its next sleep end at once. Costs one atomic
     /// operation while the thread is awake, one system call while it sleeps.
     pub fn wake(&self) {
+        // Whatever the caller has published for the sleeper must be visible before the state is
+        // read: else a state that is just about to be reset could be seen, nobody be woken, and
+        // the sleeper still find nothing. Pairs with the fence in `awake_again`.
+        fence(Ordering::SeqCst);
         if self.0.state.load(Ordering::SeqCst) == NOTIFIED {
             return;
         }
@@ -63,22 +75,36 @@ impl Waker {
 
     /// Sleeps until [`Waker::wake`] (also one that came before) or until the time is over.
     pub fn park(&self, at_most: Option<Duration>) {
-        if self.0.state.compare_exchange(AWAKE, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        if self
+            .0
+            .state
+            .compare_exchange(AWAKE, PARKED, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
         {
             futex::wait(&self.0.state, PARKED, at_most);
         }
-        self.0.state.store(AWAKE, Ordering::SeqCst);
+        self.awake_again();
     }
 
     /// Announces that the thread is about to wait for its event. False when a wake came before:
     /// then it must not wait. Either way, [`Waker::left_ring`] follows.
     pub(crate) fn enter_ring(&self) -> bool {
-        self.0.state.compare_exchange(AWAKE, IN_RING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.0
+            .state
+            .compare_exchange(AWAKE, IN_RING, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
     }
 
-    /// The thread is awake again.
-    pub(crate) fn left_ring(&self) {
-        self.0.state.store(AWAKE, Ordering::SeqCst);
+    /// The thread is awake again. True when it was woken by [`Waker::wake`].
+    pub(crate) fn left_ring(&self) -> bool {
+        self.awake_again()
+    }
+
+    fn awake_again(&self) -> bool {
+        let before = self.0.state.swap(AWAKE, Ordering::SeqCst);
+        // What a waker published before it found the old state is visible after this.
+        fence(Ordering::SeqCst);
+        before == NOTIFIED
     }
 
     /// The descriptor that becomes readable when a waker finds the thread in its ring.

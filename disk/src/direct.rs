@@ -1,0 +1,170 @@
+//! Whether direct I/O in a directory is real, and which alignment it needs.
+//!
+//! Opening with O_DIRECT succeeds on several file systems that buffer all the same. So a file's
+//! willingness is not taken for the deed: the file system's kind, what statx says of the file, and
+//! the file's attributes decide.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::device;
+use crate::dir::Dir;
+use crate::op::DiskError;
+use crate::sys;
+
+/// The largest alignment that the contract allows.
+const ALIGN_BYTES_MAX: u32 = 4096;
+const SECTOR_BYTES: u32 = 512;
+/// FS_NOCOW_FL: what "chattr +C" sets on btrfs.
+const NO_COPY_ON_WRITE: u32 = 0x0080_0000;
+
+/// The answer.
+pub(crate) struct Directness {
+    pub(crate) direct: bool,
+    pub(crate) align_bytes: u32,
+    pub(crate) file_system: String,
+    pub(crate) notes: Vec<String>,
+}
+
+/// Looks at the directory, by means of a nameless file where one can be made. Leaves no trace.
+pub(crate) fn examine(dir: &Dir, wanted: bool) -> Result<Directness, DiskError> {
+    let file_system = dir.file_system()?;
+    let physical = device::physical_block_bytes(dir);
+    let mut notes = Vec::new();
+    let (direct, needed) = if wanted {
+        match judge(dir, &file_system, &mut notes) {
+            Some(needed) => (true, needed),
+            None => (false, 0),
+        }
+    } else {
+        notes.push("Direct I/O is switched off by the options.".to_owned());
+        (false, 0)
+    };
+    // Without a word from the device, the largest: too much alignment harms nobody.
+    let align = physical
+        .unwrap_or(ALIGN_BYTES_MAX)
+        .max(needed)
+        .max(SECTOR_BYTES);
+    let align = align.checked_next_power_of_two().unwrap_or(u32::MAX);
+    if align > ALIGN_BYTES_MAX {
+        if direct && needed > ALIGN_BYTES_MAX {
+            notes.push(format!(
+                "Direct I/O needs an alignment of {needed} bytes here, more than 4096: \
+                 writes go through the page cache."
+            ));
+            return Ok(Directness {
+                direct: false,
+                align_bytes: ALIGN_BYTES_MAX,
+                file_system,
+                notes,
+            });
+        }
+        notes.push(format!(
+            "The device's physical block is {align} bytes, more than 4096: commits may share one."
+        ));
+    }
+    Ok(Directness {
+        direct,
+        align_bytes: align.min(ALIGN_BYTES_MAX),
+        file_system,
+        notes,
+    })
+}
+
+/// The alignment of real direct I/O; `None` (and a note) when it is not real.
+fn judge(dir: &Dir, file_system: &str, notes: &mut Vec<String>) -> Option<u32> {
+    if matches!(file_system, "tmpfs" | "ramfs" | "overlayfs") {
+        notes.push(format!(
+            "{file_system} accepts direct I/O but does not do it: writes go through memory."
+        ));
+        return None;
+    }
+    let file = match sample_file(dir) {
+        Ok(Some(file)) => file,
+        Ok(None) => {
+            notes.push(
+                "Direct I/O could not be tried: the directory is empty and not writable."
+                    .to_owned(),
+            );
+            return None;
+        }
+        Err(errno) => {
+            let why = std::io::Error::from_raw_os_error(errno);
+            notes.push(format!(
+                "Direct I/O is refused ({why}): writes go through the page cache."
+            ));
+            return None;
+        }
+    };
+    if file_system == "btrfs"
+        && sys::inode_flags(file.as_fd()).is_none_or(|flags| flags & NO_COPY_ON_WRITE == 0)
+    {
+        notes.push(
+            "btrfs buffers direct writes of files with checksums: \
+             \"chattr +C\" on the empty directory makes them direct."
+                .to_owned(),
+        );
+        return None;
+    }
+    match sys::direct_alignment(file.as_fd()) {
+        Some((0, _) | (_, 0)) => {
+            notes.push(format!(
+                "{file_system} does not do direct I/O here: writes go through the page cache."
+            ));
+            None
+        }
+        Some((memory, offset)) => Some(memory.max(offset)),
+        None => {
+            if !matches!(file_system, "ext4" | "xfs" | "btrfs" | "f2fs") {
+                notes.push(format!(
+                    "{file_system} accepts direct I/O, but nothing tells whether it does it."
+                ));
+            }
+            Some(SECTOR_BYTES)
+        }
+    }
+}
+
+/// A file of the directory, opened for direct I/O: a nameless one, or one that is there. `None`
+/// when there is neither; an error when direct I/O is refused.
+fn sample_file(dir: &Dir) -> Result<Option<OwnedFd>, sys::Errno> {
+    let nameless = libc::O_TMPFILE | libc::O_RDWR;
+    match sys::open_at(dir.as_fd(), c".", nameless | libc::O_DIRECT, 0o600) {
+        Ok(file) => return Ok(Some(file)),
+        // Either flag may be the one that is not liked.
+        Err(errno @ libc::EINVAL) if sys::open_at(dir.as_fd(), c".", nameless, 0o600).is_ok() => {
+            return Err(errno);
+        }
+        Err(_) => {}
+    }
+    for name in sys::entries(dir.as_fd())? {
+        let regular = sys::stat_at(dir.as_fd(), &name).is_ok_and(|stat| sys::is_regular(&stat));
+        if !regular {
+            continue;
+        }
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_DIRECT;
+        match sys::open_at(dir.as_fd(), &name, flags, 0) {
+            Ok(file) => return Ok(Some(file)),
+            Err(errno @ libc::EINVAL) => return Err(errno),
+            Err(_) => {}
+        }
+    }
+    named_sample(dir)
+}
+
+/// For file systems without nameless files: a named one, gone at once.
+fn named_sample(dir: &Dir) -> Result<Option<OwnedFd>, sys::Errno> {
+    let name = c"direct-probe.tmp";
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    match sys::open_at(dir.as_fd(), name, flags | libc::O_DIRECT, 0o600) {
+        Ok(file) => {
+            sys::unlink_at(dir.as_fd(), name)?;
+            Ok(Some(file))
+        }
+        Err(errno @ libc::EINVAL) => {
+            // Some file systems leave the file behind when they refuse the flag.
+            let _ = sys::unlink_at(dir.as_fd(), name);
+            Err(errno)
+        }
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,448 @@
+//! Operations on names: carried out one after another, on a thread of their own or in place.
+//!
+//! Everything is relative to one open directory; no symbolic link is followed, and what is no
+//! regular file is refused. The runner knows neither tags nor file ids.
+
+use std::collections::VecDeque;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::block::BlockPool;
+use crate::dir::{Dir, c_name, file_name};
+use crate::op::{DiskError, DiskErrorKind, Done, FileName, Listed};
+use crate::sys;
+use crate::waker::Waker;
+
+const FILE_MODE: libc::mode_t = 0o600;
+/// New files are filled in writes of this size, one at a time: large enough for most of the
+/// device's speed, small enough that a commit never queues behind much.
+const FILL_BYTES: usize = 1 << 20;
+
+/// One operation on names, with what it needs.
+pub(crate) enum Job {
+    Open { name: FileName, write: bool },
+    Create { name: FileName, bytes: u64 },
+    Close(OwnedFd),
+    Rename { from: FileName, to: FileName },
+    Remove { name: FileName },
+    Replace { name: FileName, content: Vec<u8> },
+    Load { name: FileName, limit_bytes: u64 },
+    SyncDir,
+    List,
+}
+
+/// What a job brings: its result, and the file it opened.
+pub(crate) struct Outcome {
+    pub(crate) done: Done,
+    pub(crate) file: Option<OwnedFd>,
+}
+
+type JobResult = Result<Outcome, DiskError>;
+
+/// Carries out jobs in one directory.
+pub(crate) struct Runner {
+    dir: Dir,
+    direct: bool,
+    /// Whether to leave the device to others between the writes that fill a file.
+    polite: bool,
+    /// Zeros to fill files with; mapped when first needed.
+    zeros: Option<BlockPool>,
+}
+
+impl Runner {
+    pub(crate) fn new(dir: Dir, direct: bool, polite: bool) -> Self {
+        Self {
+            dir,
+            direct,
+            polite,
+            zeros: None,
+        }
+    }
+
+    fn run(&mut self, job: Job) -> JobResult {
+        let done = match job {
+            Job::Open { name, write } => return self.open(&name, write),
+            Job::Create { name, bytes } => return self.create(&name, bytes),
+            Job::Close(file) => {
+                drop(file);
+                Done::Closed
+            }
+            Job::Rename { from, to } => {
+                let doing = format!("rename {from} to {to}");
+                let (from, to) = (c_name(&from), c_name(&to));
+                self.demand_regular(&from, &doing)?;
+                sys::rename_at(self.dir.as_fd(), &from, &to)
+                    .map_err(|errno| DiskError::from_errno(errno, doing))?;
+                Done::Named
+            }
+            Job::Remove { name } => {
+                let doing = format!("remove {name}");
+                let name = c_name(&name);
+                self.demand_regular(&name, &doing)?;
+                sys::unlink_at(self.dir.as_fd(), &name)
+                    .map_err(|errno| DiskError::from_errno(errno, doing))?;
+                Done::Named
+            }
+            Job::Replace { name, content } => {
+                self.replace(&name, &content)?;
+                Done::Named
+            }
+            Job::Load { name, limit_bytes } => Done::Loaded(self.load(&name, limit_bytes)?),
+            Job::SyncDir => {
+                self.dir.sync()?;
+                Done::Named
+            }
+            Job::List => self.list()?,
+        };
+        Ok(Outcome { done, file: None })
+    }
+
+    fn demand_regular(&self, name: &CStr, doing: &str) -> Result<(), DiskError> {
+        let stat = sys::stat_at(self.dir.as_fd(), name)
+            .map_err(|errno| DiskError::from_errno(errno, doing))?;
+        if sys::is_regular(&stat) {
+            Ok(())
+        } else {
+            Err(DiskError::new(
+                DiskErrorKind::Unexpected,
+                format!("{doing} (no regular file)"),
+            ))
+        }
+    }
+
+    /// Opens a regular file; returns its length too.
+    fn open_regular(
+        &self,
+        name: &FileName,
+        flags: i32,
+        doing: &str,
+    ) -> Result<(OwnedFd, u64), DiskError> {
+        let failed = |errno| DiskError::from_errno(errno, doing);
+        let name = c_name(name);
+        self.demand_regular(&name, doing)?;
+        // Should it have become a pipe meanwhile, opening must not wait for the other end.
+        let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = sys::open_at(self.dir.as_fd(), &name, flags, 0).map_err(failed)?;
+        let stat = sys::stat(file.as_fd()).map_err(failed)?;
+        if !sys::is_regular(&stat) {
+            return Err(DiskError::new(DiskErrorKind::Unexpected, doing));
+        }
+        // A ring would take the flag as a wish never to wait for the device.
+        sys::clear_nonblock(file.as_fd()).map_err(failed)?;
+        Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
+    }
+
+    fn direct_flag(&self) -> i32 {
+        if self.direct { libc::O_DIRECT } else { 0 }
+    }
+
+    fn open(&self, name: &FileName, write: bool) -> JobResult {
+        let access = if write { libc::O_RDWR } else { libc::O_RDONLY };
+        let (file, bytes) =
+            self.open_regular(name, access | self.direct_flag(), &format!("open {name}"))?;
+        Ok(Outcome {
+            done: Done::Opened { bytes },
+            file: Some(file),
+        })
+    }
+
+    /// Creates a file of ours under a name that is free.
+    fn new_file(&self, name: &CStr, flags: i32) -> Result<OwnedFd, sys::Errno> {
+        let flags = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let file = sys::open_at(self.dir.as_fd(), name, flags, FILE_MODE)?;
+        if let Err(errno) = sys::change_mode(file.as_fd(), FILE_MODE) {
+            let _ = sys::unlink_at(self.dir.as_fd(), name);
+            return Err(errno);
+        }
+        Ok(file)
+    }
+
+    fn create(&mut self, name: &FileName, bytes: u64) -> JobResult {
+        let doing = format!("create {name}");
+        let failed = |errno| DiskError::from_errno(errno, doing.as_str());
+        let c_name = c_name(name);
+        let file = self
+            .new_file(&c_name, libc::O_RDWR | self.direct_flag())
+            .map_err(failed)?;
+        match self.fill(&file, bytes, &doing) {
+            Ok(()) => Ok(Outcome {
+                done: Done::Opened { bytes },
+                file: Some(file),
+            }),
+            Err(error) => {
+                // The first error is the one to tell; that the name may stay is the lesser evil.
+                let _ = sys::unlink_at(self.dir.as_fd(), &c_name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes an empty file `bytes` long, of zeros that are really on the device.
+    fn fill(&mut self, file: &OwnedFd, bytes: u64, doing: &str) -> Result<(), DiskError> {
+        let failed = |errno| DiskError::from_errno(errno, doing);
+        let file = file.as_fd();
+        if bytes == 0 {
+            return sys::sync_all(file).map_err(failed);
+        }
+        let by_device = sys::allocate(file, sys::FALLOC_WRITE_ZEROES, bytes).is_ok()
+            && sys::stat(file).map_err(failed)?.st_size as u64 == bytes;
+        if !by_device {
+            match sys::allocate(file, 0, bytes) {
+                // Where space cannot be reserved, writing it will do.
+                Ok(()) | Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+            let zeros = match &self.zeros {
+                Some(pool) => pool.clone(),
+                None => self.zeros.insert(BlockPool::new(1, FILL_BYTES)?).clone(),
+            };
+            let Some(block) = zeros.take() else {
+                return Err(DiskError::new(DiskErrorKind::Limit, doing));
+            };
+            let mut at = 0;
+            while at < bytes {
+                let len = usize::try_from(bytes - at).map_or(FILL_BYTES, |n| n.min(FILL_BYTES));
+                let begun = Instant::now();
+                let written = sys::write_at(file, &block[..len], at).map_err(failed)?;
+                if written == 0 {
+                    return Err(DiskError::new(DiskErrorKind::Io, doing));
+                }
+                at += written as u64;
+                if self.polite && at < bytes {
+                    // Half of the device's time at most, and never a long pause.
+                    std::thread::sleep(begun.elapsed().min(Duration::from_millis(5)));
+                }
+            }
+        }
+        sys::sync_all(file).map_err(failed)
+    }
+
+    fn replace(&self, name: &FileName, content: &[u8]) -> Result<(), DiskError> {
+        let doing = format!("replace {name}");
+        let failed = |errno| DiskError::from_errno(errno, doing.as_str());
+        let Some(beside) = FileName::new(format!("{name}.tmp")) else {
+            return Err(DiskError::new(
+                DiskErrorKind::Unexpected,
+                format!("{doing}: a name of more than 60 bytes"),
+            ));
+        };
+        let beside = c_name(&beside);
+        match sys::unlink_at(self.dir.as_fd(), &beside) {
+            Ok(()) | Err(libc::ENOENT) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        let file = self.new_file(&beside, libc::O_WRONLY).map_err(failed)?;
+        let moved = write_all(&file, content)
+            .and_then(|()| sys::sync_all(file.as_fd()))
+            .and_then(|()| sys::rename_at(self.dir.as_fd(), &beside, &c_name(name)));
+        if let Err(errno) = moved {
+            let _ = sys::unlink_at(self.dir.as_fd(), &beside);
+            return Err(failed(errno));
+        }
+        self.dir.sync()
+    }
+
+    fn load(&self, name: &FileName, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {
+        let doing = format!("load {name}");
+        let over = || {
+            let what = format!("{doing}: longer than {limit_bytes} bytes");
+            DiskError::new(DiskErrorKind::Unexpected, what)
+        };
+        let (file, bytes) = self.open_regular(name, libc::O_RDONLY, &doing)?;
+        if bytes > limit_bytes {
+            return Err(over());
+        }
+        let mut content = Vec::new();
+        let room = usize::try_from(bytes).ok().and_then(|n| n.checked_add(1));
+        let reserved = room.is_some_and(|n| content.try_reserve_exact(n).is_ok());
+        let (Some(room), true) = (room, reserved) else {
+            return Err(DiskError::new(DiskErrorKind::Limit, doing));
+        };
+        // One byte more than expected, so that the end is seen.
+        content.resize(room, 0);
+        let mut filled = 0;
+        loop {
+            if filled == content.len() {
+                // It grew while it was read: nobody may do that with a file of ours.
+                return Err(DiskError::new(DiskErrorKind::Unexpected, doing));
+            }
+            match sys::read_at(file.as_fd(), &mut content[filled..], filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(errno) => return Err(DiskError::from_errno(errno, doing)),
+            }
+        }
+        content.truncate(filled);
+        Ok(content)
+    }
+
+    fn list(&self) -> Result<Done, DiskError> {
+        let mut files = Vec::new();
+        let mut others = 0;
+        for entry in self.dir.raw_entries()? {
+            let stat = match sys::stat_at(self.dir.as_fd(), &entry) {
+                Ok(stat) => stat,
+                Err(libc::ENOENT) => continue,
+                Err(errno) => return Err(DiskError::from_errno(errno, "list the directory")),
+            };
+            match file_name(&entry) {
+                Some(name) if sys::is_regular(&stat) => {
+                    files.push(Listed {
+                        name,
+                        bytes: u64::try_from(stat.st_size).unwrap_or(0),
+                    });
+                }
+                _ => others += 1,
+            }
+        }
+        files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(Done::Listed { files, others })
+    }
+}
+
+fn write_all(file: &OwnedFd, content: &[u8]) -> Result<(), sys::Errno> {
+    let mut written = 0;
+    while written < content.len() {
+        match sys::write_at(file.as_fd(), &content[written..], written as u64)? {
+            0 => return Err(libc::EIO),
+            n => written += n,
+        }
+    }
+    Ok(())
+}
+
+/// Jobs in order, each with a ticket of the owner's that comes back with its result.
+pub(crate) struct Names<T> {
+    tickets: VecDeque<T>,
+    how: How,
+}
+
+enum How {
+    InPlace(Runner, VecDeque<Job>),
+    /// Becomes `Thread` with the first job.
+    Later(Dir, bool, Waker),
+    Thread(Worker),
+}
+
+struct Worker {
+    /// `None` only while it is being dropped.
+    jobs: Option<mpsc::Sender<Job>>,
+    results: mpsc::Receiver<JobResult>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T> Names<T> {
+    /// Jobs are carried out inside [`Names::next`].
+    pub(crate) fn in_place(dir: Dir, direct: bool) -> Self {
+        let how = How::InPlace(Runner::new(dir, direct, false), VecDeque::new());
+        Self {
+            tickets: VecDeque::new(),
+            how,
+        }
+    }
+
+    /// Jobs are carried out by a thread, which begins with the first; `waker` is woken after each.
+    pub(crate) fn on_thread(dir: Dir, direct: bool, waker: Waker) -> Self {
+        Self {
+            tickets: VecDeque::new(),
+            how: How::Later(dir, direct, waker),
+        }
+    }
+
+    /// How many jobs have not come back.
+    pub(crate) fn pending(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Whether [`Names::next`] would carry out a job itself.
+    pub(crate) fn works_in_place(&self) -> bool {
+        matches!(&self.how, How::InPlace(_, jobs) if !jobs.is_empty())
+    }
+
+    pub(crate) fn submit(&mut self, ticket: T, job: Job) {
+        self.tickets.push_back(ticket);
+        if let How::Later(dir, direct, waker) = &self.how {
+            self.how = match Worker::start(dir.clone(), *direct, waker.clone()) {
+                Ok(worker) => How::Thread(worker),
+                // No thread to be had: late is better than never.
+                Err(_) => How::InPlace(Runner::new(dir.clone(), *direct, false), VecDeque::new()),
+            };
+        }
+        match &mut self.how {
+            How::InPlace(_, jobs) => jobs.push_back(job),
+            How::Thread(Worker {
+                jobs: Some(jobs), ..
+            }) => {
+                // Should the thread be gone, `next` finds that out.
+                let _ = jobs.send(job);
+            }
+            How::Thread(_) | How::Later(..) => {}
+        }
+    }
+
+    /// The next result that is there; in place, the next job is carried out for it.
+    pub(crate) fn next(&mut self) -> Option<(T, JobResult)> {
+        if self.tickets.is_empty() {
+            return None;
+        }
+        let result = match &mut self.how {
+            How::InPlace(runner, jobs) => runner.run(jobs.pop_front()?),
+            How::Thread(worker) => match worker.results.try_recv() {
+                Ok(result) => result,
+                Err(mpsc::TryRecvError::Empty) => return None,
+                Err(mpsc::TryRecvError::Disconnected) => Err(DiskError::new(
+                    DiskErrorKind::Limit,
+                    "reach the thread for file names",
+                )),
+            },
+            How::Later(..) => return None,
+        };
+        Some((self.tickets.pop_front()?, result))
+    }
+}
+
+impl Worker {
+    fn start(dir: Dir, direct: bool, waker: Waker) -> std::io::Result<Self> {
+        /// Tells the driver that the thread has ended, however it ended.
+        struct WakeAtEnd(Waker);
+        impl Drop for WakeAtEnd {
+            fn drop(&mut self) {
+                self.0.wake();
+            }
+        }
+        let (jobs, todo) = mpsc::channel::<Job>();
+        let (done, results) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("ringlog-names".to_owned())
+            .spawn(move || {
+                let waker = WakeAtEnd(waker);
+                let mut runner = Runner::new(dir, direct, true);
+                // Moved in, so that it is dropped before the last wake.
+                let done = done;
+                for job in todo {
+                    if done.send(runner.run(job)).is_err() {
+                        break;
+                    }
+                    waker.0.wake();
+                }
+            })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            results,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // The thread carries out what is queued, then sees that there is nobody left.
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
