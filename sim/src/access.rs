@@ -24,6 +24,10 @@ pub struct WorldOptions {
     /// Whether completions come in any legal order and number; otherwise every `reap` completes
     /// all that is in flight, in the order of submission.
     pub shuffled: bool,
+    /// Whether a write behind the end makes a file longer, as real disks do it. The engine never
+    /// needs that, so by default it breaks the contract. (The new length is durable at once: more
+    /// than a real disk promises.)
+    pub files_grow: bool,
     /// How much room files have; `None` for no limit.
     pub capacity_bytes: Option<u64>,
     /// Whether the trace is kept as text, too.
@@ -36,6 +40,7 @@ impl Default for WorldOptions {
             seed: 0,
             align_bytes: 4096,
             shuffled: true,
+            files_grow: false,
             capacity_bytes: None,
             keep_trace: false,
         }
@@ -59,6 +64,7 @@ impl SimWorld {
             rng: Rng::new(options.seed),
             align_bytes: u64::from(options.align_bytes),
             shuffled: options.shuffled,
+            files_grow: options.files_grow,
             inodes: BTreeMap::new(),
             names: Names::default(),
             handles: BTreeMap::new(),

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use ringlog_disk::{Completion, Disk, DiskError, DiskFacts, FileId, Op, Slice, Tag, Wait, Waker};
+use ringlog_disk::{Completion, Disk, DiskError, DiskFacts, Op, Slice, Tag, Wait, Waker};
 
 use crate::access::SimWorld;
 use crate::names_ops::NameOp;
-use crate::world::{DataOp, Finished, Flight, Work, World};
+use crate::world::{DataOp, Finished, World};
 
 /// One process's hold on a simulated disk.
 pub struct SimDisk {
@@ -71,12 +71,7 @@ impl SimDisk {
 /// Submits an operation to the world; gives the blocks that it came with.
 fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
     let name = |world: &mut World, op| {
-        world.submit(Flight {
-            handle,
-            number,
-            file: None,
-            work: Work::Name(op),
-        });
+        world.submit_name(handle, number, op);
         Vec::new()
     };
     match op {
@@ -89,7 +84,7 @@ fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
             let align_bytes = world.align_bytes as usize;
             let slices_fit = data
                 .iter()
-                .all(|s| s.len <= s.block.len() && s.len.is_multiple_of(align_bytes));
+                .all(|s| (1..=s.block.len()).contains(&s.len) && s.len.is_multiple_of(align_bytes));
             let bytes = data
                 .iter()
                 .flat_map(|s| &s.block[..s.len.min(s.block.len())])
@@ -146,10 +141,6 @@ fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
                 bytes,
             },
         ),
-        Op::Close { file } if busy(world, handle, file) => name(
-            world,
-            NameOp::Broken("close of a file with operations in flight"),
-        ),
         Op::Close { file } => name(world, NameOp::Close { file }),
         Op::Rename { from, to } => name(world, NameOp::Rename { from, to }),
         Op::Remove { name: n } => name(world, NameOp::Remove { name: n }),
@@ -167,13 +158,6 @@ fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
         Op::SyncDir => name(world, NameOp::SyncDir),
         Op::List => name(world, NameOp::List),
     }
-}
-
-fn busy(world: &World, handle: u64, file: FileId) -> bool {
-    world
-        .flights
-        .iter()
-        .any(|f| f.handle == handle && f.file == Some(file))
 }
 
 impl Disk for SimDisk {

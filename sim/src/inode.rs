@@ -117,6 +117,10 @@ impl Inode {
             return;
         };
         write.completed = Some(now);
+        if write.live.contains(&true) {
+            let end = write.offset + write.bytes.len() as u64;
+            self.media.set_len(end.max(self.media.len()));
+        }
         for sector in write.live_sectors() {
             self.unreadable
                 .remove(&(write.sector(sector).0 / SECTOR_BYTES));

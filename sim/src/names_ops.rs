@@ -7,7 +7,7 @@ use ringlog_disk::{DiskError, DiskErrorKind, Done, FileId, FileName, Listed};
 use crate::content::Content;
 use crate::faults::{Class, Effect, Landed};
 use crate::inode::Inode;
-use crate::world::{OpenFile, World};
+use crate::world::{Flight, OpenFile, Work, World};
 
 /// An operation on names.
 #[derive(Clone, Debug)]
@@ -25,8 +25,6 @@ pub(crate) enum NameOp {
     Close {
         file: FileId,
     },
-    /// It broke the contract when it was submitted.
-    Broken(&'static str),
     Rename {
         from: FileName,
         to: FileName,
@@ -46,17 +44,79 @@ pub(crate) enum NameOp {
     List,
 }
 
+impl NameOp {
+    /// The file id that it takes or gives back.
+    fn file(&self) -> Option<FileId> {
+        match self {
+            Self::Open { file, .. } | Self::Create { file, .. } | Self::Close { file } => {
+                Some(*file)
+            }
+            _ => None,
+        }
+    }
+}
+
 fn not_found(doing: String) -> DiskError {
     DiskError::from_errno(libc::ENOENT, doing)
 }
 
 impl World {
+    /// Takes an operation on names, and checks it against the contract as it is now: a file id is
+    /// in use from the submission of what opens it to the completion of what closes it.
+    pub(crate) fn submit_name(&mut self, handle: u64, number: u64, op: NameOp) {
+        let work = match self.broken_rule(handle, &op) {
+            Some(broken) => Work::Refused(self.violation(DiskErrorKind::Unexpected, broken)),
+            None => Work::Name(op),
+        };
+        self.submit(Flight {
+            handle,
+            number,
+            file: None,
+            work,
+        });
+    }
+
+    fn broken_rule(&self, handle: u64, op: &NameOp) -> Option<&'static str> {
+        let open = |id| {
+            self.handles
+                .get(&handle)
+                .is_some_and(|h| h.files.contains_key(&id))
+        };
+        let changing = |id| {
+            self.flights.iter().any(|f| {
+                f.handle == handle && matches!(&f.work, Work::Name(op) if op.file() == Some(id))
+            })
+        };
+        let busy = |id| {
+            self.flights
+                .iter()
+                .any(|f| f.handle == handle && f.file == Some(id))
+        };
+        match *op {
+            NameOp::Open { file, .. } | NameOp::Create { file, .. } if file.0 >= FileId::LIMIT => {
+                Some("a file id over the limit")
+            }
+            NameOp::Open { file, .. } | NameOp::Create { file, .. }
+                if open(file) || changing(file) =>
+            {
+                Some("a file id that is in use")
+            }
+            NameOp::Create { bytes, .. } if !bytes.is_multiple_of(self.align_bytes) => {
+                Some("create a file of a misaligned length")
+            }
+            NameOp::Close { file } if !open(file) || changing(file) => {
+                Some("close of a file that is not open")
+            }
+            NameOp::Close { file } if busy(file) => Some("close of a file with work in flight"),
+            _ => None,
+        }
+    }
+
     pub(crate) fn name_op(&mut self, handle: u64, op: NameOp) -> Result<Done, DiskError> {
         match op {
             NameOp::Open { file, name, write } => self.open(handle, file, name, write),
             NameOp::Create { file, name, bytes } => self.create(handle, file, name, bytes),
-            NameOp::Close { file } => self.close(handle, file),
-            NameOp::Broken(doing) => Err(self.violation(doing)),
+            NameOp::Close { file } => Ok(self.close(handle, file)),
             NameOp::Rename { from, to } => self.rename(&from, &to),
             NameOp::Remove { name } => self.remove(&name),
             NameOp::Replace { name, content } => self.replace(&name, &content),
@@ -87,20 +147,6 @@ impl World {
         }
     }
 
-    fn check_free(&mut self, handle: u64, file: FileId) -> Result<(), DiskError> {
-        if file.0 >= FileId::LIMIT {
-            return Err(self.violation("a file id over the limit"));
-        }
-        if self
-            .handles
-            .get(&handle)
-            .is_none_or(|h| h.files.contains_key(&file))
-        {
-            return Err(self.violation("a file id that is in use"));
-        }
-        Ok(())
-    }
-
     fn insert_open(&mut self, handle: u64, file: FileId, open: OpenFile) {
         if let Some(handle) = self.handles.get_mut(&handle) {
             handle.files.insert(file, open);
@@ -117,7 +163,6 @@ impl World {
         self.stats.opens += 1;
         self.trace
             .event("open", name.as_str(), &[u64::from(file.0)]);
-        self.check_free(handle, file)?;
         let doing = format!("open {name}");
         self.fault(Class::Open, Some(&name), &doing)
             .map_err(|(error, _)| error)?;
@@ -145,10 +190,6 @@ impl World {
         self.stats.creates += 1;
         self.trace
             .event("create", name.as_str(), &[u64::from(file.0), bytes]);
-        self.check_free(handle, file)?;
-        if !bytes.is_multiple_of(self.align_bytes) {
-            return Err(self.violation("create a file of a misaligned length"));
-        }
         let doing = format!("create {name}");
         if self.names.get(&name).is_some() {
             return Err(DiskError::from_errno(libc::EEXIST, doing));
@@ -170,18 +211,14 @@ impl World {
         Ok(Done::Opened { bytes })
     }
 
-    fn close(&mut self, handle: u64, file: FileId) -> Result<Done, DiskError> {
+    fn close(&mut self, handle: u64, file: FileId) -> Done {
         self.stats.closes += 1;
         self.trace.event("close", "", &[u64::from(file.0)]);
-        let closed = self
-            .handles
-            .get_mut(&handle)
-            .and_then(|h| h.files.remove(&file));
-        if closed.is_none() {
-            return Err(self.violation("close of a file that is not open"));
+        if let Some(handle) = self.handles.get_mut(&handle) {
+            handle.files.remove(&file);
         }
         self.forget_unused();
-        Ok(Done::Closed)
+        Done::Closed
     }
 
     fn rename(&mut self, from: &FileName, to: &FileName) -> Result<Done, DiskError> {

@@ -62,7 +62,7 @@ pub(crate) struct Flight {
     pub(crate) handle: u64,
     /// The handle's own number for it.
     pub(crate) number: u64,
-    /// The file it concerns, if it is one on data.
+    /// The file that it keeps busy.
     pub(crate) file: Option<FileId>,
     pub(crate) work: Work,
 }
@@ -106,6 +106,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) align_bytes: u64,
     pub(crate) shuffled: bool,
+    pub(crate) files_grow: bool,
     pub(crate) inodes: BTreeMap<u64, Arc<Inode>>,
     pub(crate) names: Names,
     pub(crate) handles: BTreeMap<u64, Handle>,
@@ -151,22 +152,23 @@ impl World {
         Arc::make_mut(self.inodes.entry(inode).or_default())
     }
 
-    pub(crate) fn violation(&mut self, doing: &str) -> DiskError {
+    pub(crate) fn violation(&mut self, kind: DiskErrorKind, doing: &str) -> DiskError {
         self.stats.contract_violations += 1;
         self.trace.event("violation", doing, &[]);
-        DiskError::new(DiskErrorKind::Unexpected, doing)
+        DiskError::new(kind, doing)
     }
 
     /// Takes an operation on data.
     pub(crate) fn submit_data(&mut self, handle: u64, number: u64, id: FileId, op: DataOp) {
         let work = match self.begin(handle, id, op) {
             Ok(work) => work,
-            Err(broken) => Work::Refused(self.violation(broken)),
+            Err((kind, broken)) => Work::Refused(self.violation(kind, broken)),
         };
+        let file = (!matches!(work, Work::Refused(_))).then_some(id);
         self.submit(Flight {
             handle,
             number,
-            file: Some(id),
+            file,
             work,
         });
     }
@@ -176,20 +178,26 @@ impl World {
         self.count_down(Moment::Submission);
     }
 
-    /// Checks an operation against the contract; says which rule it breaks.
-    fn begin(&mut self, handle: u64, id: FileId, op: DataOp) -> Result<Work, &'static str> {
+    /// Checks an operation against the contract; says which rule it breaks, and how that is told.
+    fn begin(
+        &mut self,
+        handle: u64,
+        id: FileId,
+        op: DataOp,
+    ) -> Result<Work, (DiskErrorKind, &'static str)> {
+        let refused = |rule| (DiskErrorKind::Unexpected, rule);
         let file = self
             .handles
             .get(&handle)
             .and_then(|h| h.files.get(&id))
-            .ok_or("use of a file that is not open")?
+            .ok_or(refused("use of a file that is not open"))?
             .clone();
         let closing = |f: &Flight| {
             f.handle == handle
                 && matches!(&f.work, Work::Name(NameOp::Close { file }) if *file == id)
         };
         if self.flights.iter().any(closing) {
-            return Err("use of a file that is being closed");
+            return Err(refused("use of a file that is being closed"));
         }
         let aligned = |n: u64| n.is_multiple_of(self.align_bytes);
         let before = self.completions;
@@ -203,13 +211,17 @@ impl World {
                 let len = bytes.len() as u64;
                 let end = self.inodes.get(&file.inode).map_or(0, |inode| inode.len());
                 if !file.writable {
-                    return Err("write to a file that was opened for reading");
+                    return Err((
+                        DiskErrorKind::Access,
+                        "write to a file that was opened for reading",
+                    ));
                 }
                 if !slices_fit || !aligned(offset) || len == 0 {
-                    return Err("write of misaligned or empty slices");
+                    return Err(refused("write of misaligned or empty slices"));
                 }
-                if offset.checked_add(len).is_none_or(|n| n > end) {
-                    return Err("write beyond the end of the file");
+                let fits = |n: u64| n <= end || (self.files_grow && n <= i64::MAX as u64);
+                if !offset.checked_add(len).is_some_and(fits) {
+                    return Err(refused("write beyond the end of the file"));
                 }
                 self.trace.mix_bytes(&bytes);
                 self.trace
@@ -224,14 +236,19 @@ impl World {
                     before,
                 })
             }
-            DataOp::Sync if !file.writable => Err("flush of a file that was opened for reading"),
+            DataOp::Sync if !file.writable => Err((
+                DiskErrorKind::Access,
+                "flush of a file that was opened for reading",
+            )),
             DataOp::Sync => {
                 self.trace.event("submit sync", file.name.as_str(), &[]);
                 Ok(Work::Sync { file, before })
             }
             DataOp::Read { offset, len, fits } => {
                 if !fits || !aligned(offset) || !aligned(len as u64) {
-                    return Err("misaligned read, or one that its block does not hold");
+                    return Err(refused(
+                        "misaligned read, or one that its block does not hold",
+                    ));
                 }
                 self.trace
                     .event("submit read", file.name.as_str(), &[offset, len as u64]);
