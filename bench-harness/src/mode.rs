@@ -1,0 +1,98 @@
+//! The durability modes that are compared, and what each of them promises.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use ringlog::{Durability, SyncPolicy};
+
+/// How long an append of the interval mode may stay unflushed.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(10);
+
+/// One durability mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Acknowledged in memory, written in the background
+    Memory,
+    /// Acknowledged when the device has accepted the write
+    Written,
+    /// Acknowledged when flushed; all that waits shares one flush (group commit)
+    Synced,
+    /// Acknowledged when flushed; one flush for each append, shared with nobody
+    SyncedEveryAppend,
+    /// Acknowledged when the device has accepted the write; a flush every 10 ms
+    Interval,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Mode {
+    /// All of them, weakest promise first but for the interval, which stands apart.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Memory,
+        Self::Written,
+        Self::Synced,
+        Self::SyncedEveryAppend,
+        Self::Interval,
+    ];
+
+    /// Its name on the command line and in reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Written => "written",
+            Self::Synced => "synced",
+            Self::SyncedEveryAppend => "synced-every-append",
+            Self::Interval => "interval",
+        }
+    }
+
+    /// Where an acknowledged record is, in words.
+    pub(crate) fn durability_class(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Written => "device cache",
+            Self::Synced | Self::SyncedEveryAppend => "media",
+            Self::Interval => "device cache, media within 10 ms",
+        }
+    }
+
+    /// The level that its appends ask for.
+    pub(crate) fn durability(self) -> Durability {
+        match self {
+            Self::Memory => Durability::Memory,
+            Self::Written | Self::Interval => Durability::Written,
+            Self::Synced | Self::SyncedEveryAppend => Durability::Synced,
+        }
+    }
+
+    /// When its log flushes. Only `Synced` appends make a group commit flush, so memory and written
+    /// flush at the end of a segment only.
+    pub(crate) fn sync_policy(self) -> SyncPolicy {
+        match self {
+            Self::Memory | Self::Written | Self::Synced => SyncPolicy::EveryCommit,
+            Self::SyncedEveryAppend => SyncPolicy::EveryAppend,
+            Self::Interval => SyncPolicy::Interval(INTERVAL),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_command_line_and_words_agree_with_the_interval() {
+        for mode in Mode::ALL {
+            assert_eq!(mode.to_possible_value().unwrap().get_name(), mode.name());
+        }
+        assert!(
+            Mode::Interval
+                .durability_class()
+                .contains(&format!("{} ms", INTERVAL.as_millis()))
+        );
+    }
+}
