@@ -1,0 +1,119 @@
+//! `ringlog inspect`: what a log consists of.
+
+use clap::Args;
+use ringlog::Inspection;
+use serde_json::{Value, json};
+
+use crate::output::{self, Exit, Failure, Messages};
+use crate::text::{bytes, escape, table, utc};
+
+/// Show the format, segments and streams of a log, changing and locking nothing.
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    dir: crate::Dir,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &InspectArgs, messages: Messages) -> Result<Exit, Failure> {
+    let inspection = ringlog::inspect(&args.dir.dir)?;
+    if messages.json() {
+        output::print_json(&inspection_json(&inspection))?;
+    } else {
+        output::print(&inspection_text(&inspection))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn inspection_json(inspection: &Inspection) -> Value {
+    let shards: Vec<Value> = inspection
+        .shards
+        .iter()
+        .map(|shard| {
+            let segments: Vec<Value> = shard
+                .segments
+                .iter()
+                .map(|segment| {
+                    json!({
+                        "id": segment.id.0,
+                        "state": segment.state.to_string(),
+                        "base_lsn": segment.base_lsn.0,
+                        "end_lsn": segment.end_lsn.0,
+                        "records": segment.records,
+                        "bytes": segment.bytes,
+                        "first_time_ns": segment.first_time_ns,
+                        "last_time_ns": segment.last_time_ns,
+                    })
+                })
+                .collect();
+            let streams: Vec<Value> = shard
+                .streams
+                .iter()
+                .map(|stream| {
+                    json!({
+                        "name": stream.name,
+                        "records": stream.records,
+                        "first_offset": stream.first_offset.0,
+                        "next_offset": stream.next_offset.0,
+                    })
+                })
+                .collect();
+            json!({ "shard": shard.shard, "segments": segments, "streams": streams })
+        })
+        .collect();
+    json!({
+        "log_id": inspection.log_id.to_string(),
+        "epoch": inspection.epoch.0,
+        "segment_bytes": inspection.format.segment_bytes,
+        "shards": shards,
+    })
+}
+
+fn inspection_text(inspection: &Inspection) -> String {
+    let mut text = format!(
+        "log {}, epoch {}, {} shards, segments of {}\n",
+        inspection.log_id,
+        inspection.epoch.0,
+        inspection.shards.len(),
+        bytes(inspection.format.segment_bytes)
+    );
+    for shard in &inspection.shards {
+        let segments: Vec<Vec<String>> = shard
+            .segments
+            .iter()
+            .map(|segment| {
+                vec![
+                    segment.id.to_string(),
+                    segment.state.to_string(),
+                    segment.base_lsn.to_string(),
+                    segment.end_lsn.to_string(),
+                    segment.records.to_string(),
+                    segment.bytes.to_string(),
+                    segment.first_time_ns.map(utc).unwrap_or_default(),
+                    segment.last_time_ns.map(utc).unwrap_or_default(),
+                ]
+            })
+            .collect();
+        let streams: Vec<Vec<String>> = shard
+            .streams
+            .iter()
+            .map(|stream| {
+                vec![
+                    stream.records.to_string(),
+                    stream.first_offset.to_string(),
+                    stream.next_offset.to_string(),
+                    escape(&stream.name),
+                ]
+            })
+            .collect();
+        let head = [
+            "segment", "state", "from LSN", "to LSN", "records", "bytes", "first", "last",
+        ];
+        text += &format!("\nshard {}\n{}", shard.shard, table(&head, &segments));
+        text += &format!(
+            "\n{}",
+            table(&["records", "first", "next", "stream"], &streams)
+        );
+    }
+    text
+}

@@ -1,0 +1,92 @@
+//! The operator's tool. This file joins arguments and commands, and turns what came of a command
+//! into an exit code; it knows nothing of what the commands do.
+//!
+//! Invariants: a command changes a log only when its name says so (`append`, `repair`, `trim`,
+//! `rotate`); a closed pipe ends the program quietly; nothing that a file, a disk or a user can
+//! cause makes it panic.
+
+mod acks;
+mod append;
+mod appender;
+mod input;
+mod inspect;
+mod output;
+mod read;
+mod repair;
+mod rotate;
+mod stats;
+mod stop;
+mod text;
+mod trim;
+mod values;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use output::Messages;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; for verify: the log is sound
+  1    the operation failed; for verify: the log is damaged; for read: records are missing
+  2    wrong usage, or the command could not begin (no log, locked, no permission)
+  130  append was interrupted (SIGINT); what the summary counts is acknowledged
+
+A closed pipe (`ringlog read … | head`) is a normal end: exit code 0.
+
+Environment: RINGLOG_DURABILITY, RINGLOG_IO, RINGLOG_PRIMITIVE, RINGLOG_PIN,
+RINGLOG_MEMORY_BYTES, RINGLOG_COMMITS_IN_FLIGHT, RINGLOG_COMMIT_BYTES, RINGLOG_SEGMENT_BYTES,
+RINGLOG_SHARDS. A flag wins over the environment.";
+
+/// Appends to, reads, checks and repairs ringlog logs.
+#[derive(Debug, Parser)]
+#[command(name = "ringlog", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// Output for machines: JSON on stdout, and each message on stderr as a JSON object.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Append(append::AppendArgs),
+    Read(read::ReadArgs),
+    Inspect(inspect::InspectArgs),
+    Verify(verify::VerifyArgs),
+    Repair(repair::RepairArgs),
+    Stats(stats::StatsArgs),
+    Trim(trim::TrimArgs),
+    Rotate(rotate::RotateArgs),
+}
+
+/// The directory of the log.
+#[derive(Args, Debug)]
+struct Dir {
+    /// The directory of the log.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let messages = Messages::new(cli.json);
+    let result = match &cli.command {
+        Command::Append(args) => append::run(args, messages),
+        Command::Read(args) => read::run(args, messages),
+        Command::Inspect(args) => inspect::run(args, messages),
+        Command::Verify(args) => verify::run(args, messages),
+        Command::Repair(args) => repair::run(args, messages),
+        Command::Stats(args) => stats::run(args, messages),
+        Command::Trim(args) => trim::run(args, messages),
+        Command::Rotate(args) => rotate::run(args, messages),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(messages),
+    }
+}

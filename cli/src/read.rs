@@ -1,0 +1,131 @@
+//! `ringlog read`: records come out as lines.
+//!
+//! Invariants: the log is opened for reading only: no lock, no change; payloads go out byte for
+//! byte; damage is told on stderr, and reading goes on behind it.
+
+use std::io::{self, IsTerminal, Write};
+
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use ringlog::{Log, Offset, Options, ReadError, Reader, Record, RecoveryMode, Stream};
+use serde::Serialize;
+
+use crate::output::{self, Exit, Failure, Messages, Unit};
+
+/// How often the progress bar moves, in records.
+const BAR_EVERY: u64 = 4096;
+
+/// Write the payloads of a stream to stdout, one a line, byte for byte.
+///
+/// With --json: one object a line, {"offset", "timestamp_ns", "payload"}; a payload that is not
+/// UTF-8 comes as "payload_base64" instead. Only durable records are read, and nothing is changed
+/// or locked. Where records are damaged or were given up by a repair, stderr says so, reading
+/// goes on behind them, and the exit code is 1.
+#[derive(Args, Debug)]
+pub(crate) struct ReadArgs {
+    #[command(flatten)]
+    dir: crate::Dir,
+    /// The name of the stream.
+    #[arg(long, value_name = "NAME")]
+    stream: String,
+    /// The offset to begin at [default: the first one there is].
+    #[arg(long, value_name = "OFFSET")]
+    from: Option<u64>,
+    /// Write so many records at most.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ReadArgs, messages: Messages) -> Result<Exit, Failure> {
+    let options = Options {
+        create: false,
+        recovery: RecoveryMode::ReadOnly,
+        ..Options::from_env()?
+    };
+    let log = Log::open(&args.dir.dir, options)?;
+    messages.notes(&log.stats().notes);
+    let stream = log.existing_stream(&args.stream)?;
+    let mut reader =
+        open(&stream, args.from).map_err(|error| Failure::CouldNotRun(error.to_string()))?;
+    if let Some(limit) = args.limit {
+        reader = reader.limit(limit);
+    }
+    let left = stream
+        .next_offset()
+        .0
+        .saturating_sub(args.from.unwrap_or(0));
+    let total = args.limit.map_or(left, |limit| limit.min(left));
+    // Records on the same terminal would tear the bar apart.
+    let bar = (!io::stdout().is_terminal())
+        .then(|| messages.progress("reading", Unit::Records, Some(total)));
+
+    let mut out = output::stdout()?;
+    let mut exit = Exit::Done;
+    let mut last_error = None;
+    for (done, record) in (0..).zip(reader) {
+        match record {
+            Ok(record) => {
+                last_error = None;
+                let written = if messages.json() {
+                    write_json(&mut out, &record)
+                } else {
+                    out.write_all(record.payload())
+                        .and_then(|()| out.write_all(b"\n"))
+                };
+                written.map_err(|e| Failure::stdout(&e))?;
+            }
+            Err(error) => {
+                exit = Exit::Bad;
+                // In the order in which a person at a terminal would look for it.
+                out.flush().map_err(|e| Failure::stdout(&e))?;
+                messages.error(&error.to_string());
+                let goes_on = matches!(error, ReadError::Corrupt { .. } | ReadError::Lost { .. });
+                if !goes_on || last_error.as_ref() == Some(&error) {
+                    break;
+                }
+                last_error = Some(error);
+            }
+        }
+        if done % BAR_EVERY == 0
+            && let Some(bar) = &bar
+        {
+            bar.at(done);
+        }
+    }
+    out.flush().map_err(|e| Failure::stdout(&e))?;
+    Ok(exit)
+}
+
+/// Without an offset to begin at, begins behind what was trimmed.
+fn open(stream: &Stream, from: Option<u64>) -> Result<Reader, ReadError> {
+    match (from, stream.read(Offset(from.unwrap_or(0))..)) {
+        (None, Err(ReadError::Trimmed { first })) => stream.read(first..),
+        (_, reader) => reader,
+    }
+}
+
+#[derive(Serialize)]
+struct JsonRecord<'a> {
+    offset: u64,
+    timestamp_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+fn write_json(out: &mut impl Write, record: &Record) -> io::Result<()> {
+    let text = std::str::from_utf8(record.payload()).ok();
+    let line = JsonRecord {
+        offset: record.offset().0,
+        timestamp_ns: record.timestamp_ns(),
+        payload: text,
+        payload_base64: text
+            .is_none()
+            .then(|| Base64Display::new(record.payload(), &STANDARD).to_string()),
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}

@@ -1,0 +1,147 @@
+//! `ringlog stats`: what can be known about a log that is at rest.
+
+use clap::Args;
+use ringlog::{Inspection, Log, Options, RecoveryMode, RecoveryReport, Stats};
+use serde_json::{Value, json};
+
+use crate::output::{self, Exit, Failure, Messages};
+use crate::text::{bytes, escape};
+
+/// Show sizes, counts, what a recovery would find, and how the log reaches its disk; changing and
+/// locking nothing.
+#[derive(Args, Debug)]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    dir: crate::Dir,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &StatsArgs, messages: Messages) -> Result<Exit, Failure> {
+    let options = Options {
+        create: false,
+        recovery: RecoveryMode::ReadOnly,
+        ..Options::from_env()?
+    };
+    let log = Log::open(&args.dir.dir, options)?;
+    let stats = log.stats();
+    messages.notes(&stats.notes);
+    let totals = Totals::of(&ringlog::inspect(&args.dir.dir)?);
+    if messages.json() {
+        output::print_json(&stats_json(&totals, &stats, log.recovery_report()))?;
+    } else {
+        output::print(&stats_text(&totals, &stats, log.recovery_report()))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Sums over all shards.
+#[derive(Debug, Default)]
+struct Totals {
+    shards: usize,
+    streams: usize,
+    segments: usize,
+    records: u64,
+    bytes: u64,
+}
+
+impl Totals {
+    fn of(inspection: &Inspection) -> Self {
+        let mut totals = Self {
+            shards: inspection.shards.len(),
+            ..Self::default()
+        };
+        for shard in &inspection.shards {
+            totals.streams += shard.streams.len();
+            totals.segments += shard.segments.len();
+            totals.records += shard
+                .streams
+                .iter()
+                .map(|stream| stream.records)
+                .sum::<u64>();
+            totals.bytes += shard
+                .segments
+                .iter()
+                .map(|segment| segment.bytes)
+                .sum::<u64>();
+        }
+        totals
+    }
+}
+
+fn stats_json(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Value {
+    let recovery: Vec<Value> = recovery
+        .shards
+        .iter()
+        .map(|shard| {
+            json!({
+                "shard": shard.shard,
+                "segments": shard.segments,
+                "records": shard.records,
+                "bytes_scanned": shard.bytes_scanned,
+                "bytes_cut": shard.bytes_cut,
+                "cut_reason": shard.cut_reason,
+                "records_rewritten": shard.records_rewritten,
+                "clean": shard.clean,
+                "elapsed_s": shard.elapsed.as_secs_f64(),
+                "corruptions":
+                    shard.corruptions.iter().map(output::corruption_json).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({
+        "shards": totals.shards,
+        "streams": totals.streams,
+        "segments": totals.segments,
+        "records": totals.records,
+        "bytes": totals.bytes,
+        "io": stats.io,
+        "direct": stats.direct,
+        "file_system": stats.file_system,
+        "commit_primitive": stats.commit_primitive,
+        "notes": stats.notes,
+        "recovery": recovery,
+    })
+}
+
+fn stats_text(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> String {
+    let mut text = format!(
+        "{} records of {} streams in {} segments of {} shards, {}\n\
+         I/O: {}, {}, {}, commits with {}\n",
+        totals.records,
+        totals.streams,
+        totals.segments,
+        totals.shards,
+        bytes(totals.bytes),
+        stats.io,
+        if stats.direct {
+            "direct"
+        } else {
+            "through the page cache"
+        },
+        escape(&stats.file_system),
+        stats.commit_primitive
+    );
+    for shard in &recovery.shards {
+        text += &format!(
+            "recovery of shard {}: {}, {} records found in {} segments, {} scanned in {:.3} s\n",
+            shard.shard,
+            if shard.clean {
+                "closed cleanly"
+            } else {
+                "not closed cleanly"
+            },
+            shard.records,
+            shard.segments,
+            bytes(shard.bytes_scanned),
+            shard.elapsed.as_secs_f64()
+        );
+        if shard.bytes_cut > 0 {
+            let reason = shard.cut_reason.as_deref().unwrap_or("unknown");
+            text += &format!("  {} cut: {}\n", bytes(shard.bytes_cut), escape(reason));
+        }
+        for corruption in &shard.corruptions {
+            text += &format!("  damage: {}\n", escape(&corruption.to_string()));
+        }
+    }
+    text
+}

@@ -1,0 +1,9 @@
+//! The tool as its users meet it: as a process, with arguments, pipes and exit codes.
+
+#![expect(clippy::unwrap_used, reason = "also the helpers of tests end the test")]
+
+mod acks;
+mod append_and_read;
+mod common;
+mod refusals;
+mod tools;
