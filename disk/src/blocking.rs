@@ -170,7 +170,7 @@ fn read(fd: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Result<Done, DiskEr
             Ok(0) => break,
             Ok(n) => done += n,
             // What direct I/O answers behind an end that is not aligned.
-            Err(libc::EINVAL) if done % 512 != 0 => break,
+            Err(libc::EINVAL) if !done.is_multiple_of(512) => break,
             Err(errno) => return Err(DiskError::from_errno(errno, "read")),
         }
     }

@@ -72,11 +72,6 @@ impl Desk {
         self.ready.len() + self.names.pending()
     }
 
-    /// Whether `collect` has something for certain, without waiting.
-    pub(crate) fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.names.works_in_place()
-    }
-
     pub(crate) fn fail(&mut self, tag: Tag, slices: Vec<Slice>, error: DiskError) {
         self.ready.push(Completion {
             tag,

@@ -13,6 +13,7 @@
 //! - a completed flush covers what the operation says that it covers, else it is an error;
 //! - dropping a disk waits for every operation in flight.
 
+mod any;
 pub mod block;
 pub mod blocking;
 mod desk;
@@ -26,8 +27,10 @@ pub mod options;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 mod sys;
+pub mod uring;
 pub mod waker;
 
+pub use any::{AnyDisk, open};
 pub use block::{Block, BlockPool};
 pub use blocking::BlockingDisk;
 pub use device::{DeviceStats, block_device_stats};
@@ -37,6 +40,7 @@ pub use op::{
     Op, Slice, Tag, Wait, run,
 };
 pub use options::{DiskOptions, IoKind, Primitive, Restrict};
+pub use uring::UringDisk;
 pub use waker::Waker;
 
 #[cfg(test)]

@@ -357,11 +357,6 @@ impl<T> Names<T> {
         self.tickets.len()
     }
 
-    /// Whether [`Names::next`] would carry out a job itself.
-    pub(crate) fn works_in_place(&self) -> bool {
-        matches!(&self.how, How::InPlace(_, jobs) if !jobs.is_empty())
-    }
-
     pub(crate) fn submit(&mut self, ticket: T, job: Job) {
         self.tickets.push_back(ticket);
         if let How::Later(dir, direct, waker) = &self.how {

@@ -291,7 +291,7 @@ pub(crate) fn write_slices(
     parts.point_to(slices, skip);
     let vectors = parts.as_slice();
     let count = i32::try_from(vectors.len()).map_err(|_| libc::EINVAL)?;
-    let mut call = || {
+    let call = || {
         // SAFETY: every vector lies inside a block that `slices` borrows for this whole function,
         // and the kernel only reads them during the call.
         check_size(unsafe {

@@ -112,6 +112,17 @@ impl Waker {
         self.0.event.as_ref().map(AsRawFd::as_raw_fd)
     }
 
+    /// Takes back what wakers have signalled, so that a new poll of the event does not fire for
+    /// them.
+    pub(crate) fn clear_event(&self) {
+        if let Some(event) = &self.0.event {
+            let mut count: u64 = 0;
+            // SAFETY: eight bytes of a local; an eventfd fills exactly these, or refuses because
+            // there is nothing to take.
+            unsafe { libc::read(event.as_raw_fd(), (&raw mut count).cast(), 8) };
+        }
+    }
+
     fn signal_event(&self) {
         if let Some(event) = &self.0.event {
             let one: u64 = 1;

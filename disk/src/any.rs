@@ -1,0 +1,86 @@
+//! Opening a disk of whichever kind is to be had.
+
+use crate::blocking::BlockingDisk;
+use crate::dir::Dir;
+use crate::op::{Completion, Disk, DiskError, DiskFacts, Op, Tag, Wait};
+use crate::options::{DiskOptions, IoKind};
+use crate::uring::UringDisk;
+use crate::waker::Waker;
+
+/// A real disk of either kind.
+#[derive(Debug)]
+pub enum AnyDisk {
+    /// On io_uring.
+    Uring(Box<UringDisk>),
+    /// On blocking system calls.
+    Blocking(Box<BlockingDisk>),
+}
+
+/// Opens a disk on the files of `dir`, on the thread that will drive it. `lock` is a locked
+/// directory whose lock the disk keeps alive as long as it has something in flight.
+///
+/// With [`IoKind::Auto`], a refused io_uring leads to a blocking disk whose facts say why. Fails
+/// when the directory cannot be looked at, or when [`IoKind::Uring`] is refused.
+pub fn open(
+    dir: &Dir,
+    lock: Option<&Dir>,
+    kind: IoKind,
+    options: &DiskOptions,
+) -> Result<AnyDisk, DiskError> {
+    let why = match kind {
+        IoKind::Blocking => None,
+        IoKind::Uring => {
+            return Ok(AnyDisk::Uring(Box::new(UringDisk::open(
+                dir, lock, options,
+            )?)));
+        }
+        IoKind::Auto => match UringDisk::open(dir, lock, options) {
+            Ok(disk) => return Ok(AnyDisk::Uring(Box::new(disk))),
+            Err(error) => Some(error),
+        },
+    };
+    let mut disk = BlockingDisk::open(dir, lock, options)?;
+    if let Some(why) = why {
+        disk.add_note(format!(
+            "io_uring is refused ({why}): blocking calls are used."
+        ));
+    }
+    Ok(AnyDisk::Blocking(Box::new(disk)))
+}
+
+impl Disk for AnyDisk {
+    fn submit(&mut self, tag: Tag, op: Op) {
+        match self {
+            Self::Uring(disk) => disk.submit(tag, op),
+            Self::Blocking(disk) => disk.submit(tag, op),
+        }
+    }
+
+    fn reap(&mut self, wait: Wait, out: &mut Vec<Completion>) {
+        match self {
+            Self::Uring(disk) => disk.reap(wait, out),
+            Self::Blocking(disk) => disk.reap(wait, out),
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        match self {
+            Self::Uring(disk) => disk.in_flight(),
+            Self::Blocking(disk) => disk.in_flight(),
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        match self {
+            Self::Uring(disk) => disk.waker(),
+            Self::Blocking(disk) => disk.waker(),
+        }
+    }
+
+    fn facts(&self) -> &DiskFacts {
+        match self {
+            Self::Uring(disk) => disk.facts(),
+            Self::Blocking(disk) => disk.facts(),
+        }
+    }
+}
