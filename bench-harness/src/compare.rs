@@ -126,7 +126,7 @@ fn compare_in(dir: &Path, plan: &Plan, machine: &Machine, out: &mut Out) -> Resu
         })
         .collect();
     for report in &reports {
-        out.json_line(&report.json(dir, plan))?;
+        out.json_line(&report.json(dir, plan, machine))?;
     }
     out.print(&table(&reports))?;
     out.print(&charts(&reports))?;
@@ -222,7 +222,7 @@ impl<'a> ModeReport<'a> {
         }
     }
 
-    fn json<'b>(&'b self, dir: &'b Path, plan: &Plan) -> ModeJson<'b> {
+    fn json<'b>(&'b self, dir: &'b Path, plan: &Plan, machine: &'b Machine) -> ModeJson<'b> {
         let Measured { mode, outcome, .. } = self.measured;
         ModeJson {
             bench: "compare",
@@ -255,6 +255,7 @@ impl<'a> ModeReport<'a> {
             ended_early: outcome.ended_early.as_deref(),
             floor: self.floor.json(plan.record_bytes),
             ratio: self.ratio,
+            machine,
             notes: &self.measured.notes,
         }
     }
@@ -293,6 +294,7 @@ struct ModeJson<'a> {
     ended_early: Option<&'a str>,
     floor: FloorJson,
     ratio: Ratio,
+    machine: &'a Machine,
     notes: &'a [String],
 }
 
