@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use clap::Args;
 use ringlog::{AppendError, Durability, Log, Options, SyncPolicy};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::acks;
 use crate::appender::{Appender, GROUPS_MAX};
@@ -197,27 +197,26 @@ pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure
         (None, false, true) => "stdout closed",
         (None, false, false) => "end of input",
     };
-    let seconds = elapsed.as_secs_f64();
-    let summary = json!({
-        "records": tally.records,
-        "bytes": tally.bytes,
-        "first_offset": tally.first.map(|offset| offset.0),
-        "last_offset": tally.last.map(|offset| offset.0),
-        "unacknowledged_records": tally.unacknowledged,
-        "ended": ended,
-        "error": tally.error,
-        "elapsed_s": seconds,
-        "records_per_s": tally.records as f64 / seconds,
-        "bytes_per_s": tally.bytes as f64 / seconds,
-        "durability": values::durability_name(durability),
-        "sync": values::sync_policy_name(sync),
-        "batch": args.batch,
-        "io": stats.io,
-        "direct": stats.direct,
-        "commit_primitive": stats.commit_primitive,
-        "file_system": stats.file_system,
-        "notes": stats.notes,
-    });
+    let summary = Summary {
+        records: tally.records,
+        bytes: tally.bytes,
+        first_offset: tally.first.map(|offset| offset.0),
+        last_offset: tally.last.map(|offset| offset.0),
+        unacknowledged_records: tally.unacknowledged,
+        ended,
+        error: tally.error.as_deref(),
+        elapsed_s: elapsed.as_secs_f64(),
+        records_per_s: tally.records as f64 / elapsed.as_secs_f64(),
+        bytes_per_s: tally.bytes as f64 / elapsed.as_secs_f64(),
+        durability: values::durability_name(durability),
+        sync: values::sync_policy_name(sync),
+        batch: args.batch,
+        io: stats.io,
+        direct: stats.direct,
+        commit_primitive: stats.commit_primitive,
+        file_system: &stats.file_system,
+        notes: &stats.notes,
+    };
     if let Some(error) = &tally.error {
         messages.error(&format!(
             "{error}; {} records were acknowledged ({})",
@@ -226,7 +225,7 @@ pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure
         ));
     }
     if args.print_acks {
-        output::raw_stderr(&summary.to_string());
+        output::raw_stderr(&output::to_json(&summary)?);
     } else {
         match output::print_json(&summary) {
             // Whether anybody hears the summary changes nothing in what came of the appends.
@@ -239,6 +238,29 @@ pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure
         "interrupted" => Exit::Interrupted,
         _ => Exit::Done,
     })
+}
+
+/// What came of it. `records`, `bytes` and the offsets are those of acknowledged records.
+#[derive(Serialize)]
+struct Summary<'a> {
+    records: u64,
+    bytes: u64,
+    first_offset: Option<u64>,
+    last_offset: Option<u64>,
+    unacknowledged_records: u64,
+    ended: &'static str,
+    error: Option<&'a str>,
+    elapsed_s: f64,
+    records_per_s: f64,
+    bytes_per_s: f64,
+    durability: &'static str,
+    sync: String,
+    batch: Option<u32>,
+    io: &'static str,
+    direct: bool,
+    commit_primitive: &'static str,
+    file_system: &'a str,
+    notes: &'a [String],
 }
 
 /// The first SIGINT stops the appending; the second one ends the program at once.

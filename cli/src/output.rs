@@ -236,10 +236,13 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes the whole result of a command to stdout as one line of JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut line = serde_json::to_string(value)
-        .map_err(|e| Failure::Failed(format!("the result has no JSON form: {e}")))?;
-    line.push('\n');
-    print(&line)
+    print(&(to_json(value)? + "\n"))
+}
+
+/// A result as one line of JSON, without its newline.
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value)
+        .map_err(|e| Failure::Failed(format!("the result has no JSON form: {e}")))
 }
 
 /// Damage as JSON.

@@ -1,5 +1,7 @@
 //! Bad input gets an error that says what is wrong, the right exit code, and changes nothing.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::common::{append, assert_exit, on, ringlog, run, run_with, stderr};
@@ -167,5 +169,28 @@ fn an_input_that_cannot_be_read() {
     assert!(
         !dir.exists(),
         "a log was created for an input that is a directory"
+    );
+}
+
+#[test]
+fn an_environment_that_is_no_text_is_no_reason_to_fail() {
+    let dir = tempdir().unwrap();
+    let args = on(
+        "append",
+        dir.path(),
+        &["--stream", "s", "--segment-bytes", "1M"],
+    );
+    let odd = OsStr::from_bytes(b"\xff\xfe");
+    assert_exit(
+        &ringlog(&args).env("SOMETHING_ELSE", odd).output().unwrap(),
+        0,
+    );
+    // One of ours must be readable.
+    let output = ringlog(&args).env("RINGLOG_IO", odd).output().unwrap();
+    assert_exit(&output, 2);
+    assert!(
+        stderr(&output).contains("RINGLOG_IO"),
+        "{}",
+        stderr(&output)
     );
 }
