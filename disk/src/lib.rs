@@ -20,10 +20,12 @@ mod desk;
 pub mod device;
 pub mod dir;
 mod direct;
+pub mod floor;
 pub mod futex;
 mod names;
 pub mod op;
 pub mod options;
+pub mod probe;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 mod sys;
@@ -40,6 +42,7 @@ pub use op::{
     Op, Slice, Tag, Wait, run,
 };
 pub use options::{DiskOptions, IoKind, Primitive, Restrict};
+pub use probe::{CommitProbe, probe_commit};
 pub use uring::UringDisk;
 pub use waker::Waker;
 

@@ -62,7 +62,7 @@ impl Runner {
         }
     }
 
-    fn run(&mut self, job: Job) -> JobResult {
+    pub(crate) fn run(&mut self, job: Job) -> JobResult {
         let done = match job {
             Job::Open { name, write } => return self.open(&name, write),
             Job::Create { name, bytes } => return self.create(&name, bytes),
