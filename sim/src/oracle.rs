@@ -45,8 +45,11 @@ pub enum Level {
 pub enum FaultKind {
     /// The log was closed without an error: every acknowledgement holds.
     CleanClose,
-    /// The process died, or dropped a log that had failed: `Written` and `Synced` hold.
+    /// The process died: `Written` and `Synced` hold.
     ProcessKill,
+    /// A write or a flush had failed before the process died or let the log go. `Synced` holds.
+    /// `Written` does not: a failed flush may drop from the cache what the device had accepted.
+    FailedLog,
     /// The power was cut: `Synced` holds.
     PowerCut,
     /// The power was cut and the disk had lied about flushes: a prefix, or a loud error.
@@ -66,7 +69,7 @@ impl FaultKind {
         match self {
             Self::CleanClose => Some(Level::Memory),
             Self::ProcessKill => Some(Level::Written),
-            Self::PowerCut => Some(Level::Synced),
+            Self::FailedLog | Self::PowerCut => Some(Level::Synced),
             Self::LyingDisk | Self::Damage { .. } => None,
         }
     }
@@ -578,6 +581,7 @@ mod tests {
         for (fault, least) in [
             (FaultKind::PowerCut, 2),
             (FaultKind::ProcessKill, 3),
+            (FaultKind::FailedLog, 2),
             (FaultKind::CleanClose, 3),
             (FaultKind::LyingDisk, 0),
         ] {

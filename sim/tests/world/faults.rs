@@ -1,12 +1,8 @@
 //! Errors on demand, damage, and the contract that callers must keep.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{A, B, KIB4, Process, fills, kind, name, one_file};
+use crate::common::{A, B, KIB4, Process, fills, kind, name, one_file};
 use ringlog_disk::{DiskErrorKind, Done, FileId, Flush, Op, Slice};
 use ringlog_sim::{Class, Crash, Effect, Fault, Landed, SimWorld, When, WorldOptions};
 

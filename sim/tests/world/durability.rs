@@ -1,12 +1,8 @@
 //! What the simulated disk keeps and loses at a power cut, and what it keeps when a process dies.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{A, B, KIB4, Process, fills, kind, name, one_file};
+use crate::common::{A, B, KIB4, Process, fills, kind, name, one_file};
 use ringlog_disk::{Disk, DiskErrorKind, Done, FileId, Flush, Op, Wait};
 use ringlog_sim::{
     Crash, Keep, KeepNames, Kill, Moment, SimDisk, SimWorld, WorldOptions, crash_states,

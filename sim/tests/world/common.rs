@@ -11,7 +11,7 @@ pub(crate) const A: FileId = FileId(1);
 pub(crate) const B: FileId = FileId(2);
 
 pub(crate) fn name(text: &str) -> FileName {
-    FileName::new(text).unwrap()
+    FileName::new(text).expect("a file name")
 }
 
 /// A process on a world.
@@ -23,10 +23,14 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(world: &SimWorld) -> Self {
-        let pool = BlockPool::new(64, 4 * KIB4).unwrap();
+        Self::start_with(world, &BlockPool::new(64, 4 * KIB4).expect("memory"))
+    }
+
+    /// With blocks that are there already: mapping them costs more than a short life.
+    pub(crate) fn start_with(world: &SimWorld, pool: &BlockPool) -> Self {
         Self {
             disk: SimDisk::open(world),
-            pool,
+            pool: pool.clone(),
             next_tag: 0,
         }
     }
@@ -57,7 +61,7 @@ impl Process {
     }
 
     pub(crate) fn write_op(&self, file: FileId, block_no: u64, fill: u8, flush: Flush) -> Op {
-        let mut block = self.pool.take().unwrap();
+        let mut block = self.pool.take().expect("a free block");
         block.fill(fill);
         let data = vec![Slice { block, len: KIB4 }];
         Op::Write {
@@ -88,7 +92,7 @@ impl Process {
     }
 
     pub(crate) fn read(&mut self, file: FileId, block_no: u64) -> Result<Vec<u8>, DiskError> {
-        let block = self.pool.take().unwrap();
+        let block = self.pool.take().expect("a free block");
         let offset = block_no * KIB4 as u64;
         let mut done = run(
             &mut self.disk,
