@@ -6,67 +6,93 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ringlog_disk::floor;
+use ringlog_disk::floor::FloorFile;
+use ringlog_disk::{Dir, FileName, Primitive as DiskPrimitive};
 
 use crate::floor::Primitive;
 use crate::workload::{incompressible, per_second};
 
-/// Commits one after the other.
-pub(crate) struct Commits {
-    /// In ns, in the order in which they were made.
-    pub(crate) latencies_ns: Vec<u64>,
-    /// What fell short, in words.
-    pub(crate) note: Option<String>,
+/// Length of the file that the floor is measured on: writes go around in it.
+const FILE_BYTES: u64 = 128 << 20;
+/// One sequential write or read, and how many are in flight: enough for the full rate of a disk.
+const SEQUENTIAL_BYTES: usize = 1 << 20;
+const SEQUENTIAL_DEPTH: usize = 8;
+/// Most commits of one measurement: a bound on its memory.
+const COMMITS_MAX: usize = 100_000;
+
+/// A prewritten file, on which the floor is measured again and again.
+pub(crate) struct BareDisk(FloorFile);
+
+impl BareDisk {
+    /// Writes the file in `dir`, which must be a scratch directory: the file stays there.
+    ///
+    /// # Errors
+    /// What the disk refused, in words.
+    pub(crate) fn create(dir: &Path) -> Result<Self, String> {
+        let (dir, name) = place(&dir.join("floor"))?;
+        FloorFile::create(&dir, &name, FILE_BYTES)
+            .map(Self)
+            .map_err(|error| format!("floor, prepare a file: {error}"))
+    }
+
+    /// What falls short here, in words.
+    pub(crate) fn note(&self) -> Option<&'static str> {
+        (!self.0.direct()).then_some("goes through the page cache: no direct I/O here")
+    }
+
+    /// Commits of `bytes`, one after the other, for about `time`: the latency of each in ns.
+    ///
+    /// # Errors
+    /// What the disk refused, in words.
+    pub(crate) fn commits(
+        &self,
+        primitive: Primitive,
+        bytes: usize,
+        time: Duration,
+    ) -> Result<Vec<u64>, String> {
+        let one = match primitive {
+            Primitive::Fdatasync => DiskPrimitive::LinkedSync,
+            Primitive::Dsync => DiskPrimitive::Dsync,
+        };
+        self.0
+            .durable_writes(one, bytes, COMMITS_MAX, time)
+            .map_err(|error| format!("floor, {}: {error}", primitive.name()))
+    }
+
+    /// Bytes per second of a sequential write from huge-page buffers, for about `time`.
+    ///
+    /// # Errors
+    /// What the disk refused, in words.
+    pub(crate) fn sequential_write(&self, time: Duration) -> Result<f64, String> {
+        self.0
+            .sequential_write(SEQUENTIAL_BYTES, SEQUENTIAL_DEPTH, u64::MAX, time)
+            .map(|moved| moved.bytes_per_second())
+            .map_err(|error| format!("floor, sequential write: {error}"))
+    }
 }
 
-/// A sequential write.
-pub(crate) struct Sequential {
-    pub(crate) bytes_per_second: f64,
-    /// What fell short, in words.
-    pub(crate) note: Option<String>,
-}
-
-/// Commits of `bytes` at queue depth 1 on a prewritten file in `dir`, for about `time`.
-///
-/// # Errors
-/// What the disk refused, in words.
-pub(crate) fn commits(
-    dir: &Path,
-    primitive: Primitive,
-    bytes: usize,
-    time: Duration,
-) -> Result<Commits, String> {
-    let bare = match primitive {
-        Primitive::Fdatasync => floor::Bare::Fdatasync,
-        Primitive::Dsync => floor::Bare::Dsync,
-    };
-    let latencies_ns = floor::commits(dir, bare, bytes, time)
-        .map_err(|error| format!("floor, {}: {error}", primitive.name()))?;
-    Ok(Commits {
-        latencies_ns,
-        note: None,
-    })
-}
-
-/// A sequential O_DIRECT write from huge-page buffers in `dir`, for about `time`.
-///
-/// # Errors
-/// What the disk refused, in words.
-pub(crate) fn sequential_write(dir: &Path, time: Duration) -> Result<Sequential, String> {
-    let bytes_per_second = floor::sequential_write(dir, time)
-        .map_err(|error| format!("floor, sequential write: {error}"))?;
-    Ok(Sequential {
-        bytes_per_second,
-        note: None,
-    })
-}
-
-/// Bytes per second of reading a whole file once, with O_DIRECT through io_uring.
+/// Bytes per second of reading a whole file once.
 ///
 /// # Errors
 /// What the disk refused, in words.
 pub(crate) fn sequential_read(file: &Path) -> Result<f64, String> {
-    floor::sequential_read(file).map_err(|error| format!("floor, sequential read: {error}"))
+    let (dir, name) = place(file)?;
+    FloorFile::open_to_read(&dir, &name)
+        .and_then(|file| file.sequential_read(SEQUENTIAL_BYTES, SEQUENTIAL_DEPTH))
+        .map(|moved| moved.bytes_per_second())
+        .map_err(|error| format!("floor, sequential read: {error}"))
+}
+
+/// A path as the disk crate names it.
+fn place(file: &Path) -> Result<(Dir, FileName), String> {
+    let unnamed = || format!("floor: {} is not the name of a file", file.display());
+    let name = file
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(FileName::new);
+    let parent = file.parent().ok_or_else(unnamed)?;
+    let dir = Dir::open(parent).map_err(|error| format!("floor: {error}"))?;
+    Ok((dir, name.ok_or_else(unnamed)?))
 }
 
 /// Memory that records are copied into, one behind the other, and again from the front.
@@ -95,6 +121,27 @@ pub(crate) fn copy_and_checksum(record_bytes: usize, time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bare_disk_is_measured_in_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = BareDisk::create(dir.path()).unwrap();
+        let short = Duration::from_millis(20);
+        for primitive in Primitive::ALL {
+            assert!(!disk.commits(primitive, 4096, short).unwrap().is_empty());
+        }
+        assert!(disk.sequential_write(short).unwrap() > 0.0);
+        assert!(sequential_read(&dir.path().join("floor")).unwrap() > 0.0);
+        let error = disk.commits(Primitive::Dsync, 100, short).unwrap_err();
+        assert!(error.contains("RWF_DSYNC"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_an_error_in_words() {
+        assert!(sequential_read(Path::new("/")).is_err());
+        assert!(sequential_read(Path::new("/nonexistent/file")).is_err());
+        assert!(BareDisk::create(Path::new("/nonexistent")).is_err());
+    }
 
     #[test]
     fn copying_counts_records_of_any_size() {

@@ -12,6 +12,7 @@ use ringlog::Options;
 use ringlog_disk::IoKind;
 use serde::Serialize;
 
+use crate::bare::BareDisk;
 use crate::environment::{Machine, Place, interrupted, scratch};
 use crate::floor::{self, Effort, Floor, FloorJson, Primitive, Round, mib};
 use crate::mode::Mode;
@@ -96,7 +97,8 @@ fn compare_in(dir: &Path, plan: &Plan, machine: &Machine, out: &mut Out) -> Resu
     let sizes = floor::sizes(plan.record_bytes);
     // Both the floor's files and the logs lie below this one: one guard removes everything.
     let scratch = scratch(dir)?;
-    let floor_round = || floor::measure(scratch.path(), &sizes, plan.effort);
+    let disk = BareDisk::create(scratch.path())?;
+    let floor_round = || floor::measure(&disk, &sizes, plan.effort);
 
     let mut rounds = vec![floor_round()?];
     let mut measured = Vec::new();
@@ -131,7 +133,7 @@ fn compare_in(dir: &Path, plan: &Plan, machine: &Machine, out: &mut Out) -> Resu
     out.print(&table(&reports))?;
     out.print(&charts(&reports))?;
     out.print(&floor_text(&whole, &rounds, plan))?;
-    out.print(&notes(&reports, &rounds, &failures))?;
+    out.print(&notes(&reports, disk.note(), &failures))?;
     if failures.is_empty() {
         Ok(())
     } else {
@@ -426,7 +428,7 @@ fn drift_text(what: &str, unit: &str, drift: Option<Drift>, rounds: usize) -> St
     )
 }
 
-fn notes(reports: &[ModeReport<'_>], rounds: &[Round], failures: &[String]) -> String {
+fn notes(reports: &[ModeReport<'_>], floor: Option<&str>, failures: &[String]) -> String {
     let mut notes: Vec<String> = Vec::new();
     let mut add = |note: String| {
         if !notes.contains(&note) {
@@ -464,10 +466,7 @@ fn notes(reports: &[ModeReport<'_>], rounds: &[Round], failures: &[String]) -> S
             );
         }
     }
-    rounds
-        .iter()
-        .flat_map(|round| &round.notes)
-        .for_each(|note| add(format!("floor: {note}")));
+    floor.iter().for_each(|note| add(format!("floor: {note}")));
     failures
         .iter()
         .for_each(|failure| add(format!("FAILED {failure}")));

@@ -16,7 +16,7 @@ use ringlog::{Durability, Log, Options, SyncPolicy};
 use ringlog_disk::IoKind;
 use serde::Serialize;
 
-use crate::bare;
+use crate::bare::{self, BareDisk};
 use crate::compare::Failure;
 use crate::environment::{Machine, Place, interrupted, scratch};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
@@ -148,6 +148,7 @@ impl Series {
 /// Where and how often.
 struct Bench<'a> {
     dir: &'a Path,
+    disk: BareDisk,
     rounds: usize,
     io: IoKind,
 }
@@ -175,8 +176,10 @@ pub(crate) fn run(
         machine.cpu,
     ))?;
     let scratch = scratch(dir)?;
+    let disk = BareDisk::create(scratch.path())?;
     let bench = Bench {
         dir: scratch.path(),
+        disk,
         rounds,
         io,
     };
@@ -234,7 +237,7 @@ impl Bench<'_> {
         let mut rounds = Vec::new();
         // A slow disk needs more time for the samples that a median wants.
         while rounds.len() < FLOOR_ROUNDS_MAX {
-            rounds.push(floor::measure_commits(self.dir, &[bytes], Effort::USUAL)?);
+            rounds.push(floor::measure_commits(&self.disk, &[bytes], Effort::USUAL)?);
             if let Some((_, ns)) = Floor::of(&rounds).best_ns(bytes) {
                 return Ok(ns as f64 / 1e9);
             }
@@ -244,7 +247,7 @@ impl Bench<'_> {
 
     /// Bytes per second of a sequential write.
     fn write_floor(&self) -> Result<f64, String> {
-        Ok(bare::sequential_write(self.dir, Effort::USUAL.sequential)?.bytes_per_second)
+        self.disk.sequential_write(Effort::USUAL.sequential)
     }
 
     fn blocked(&self) -> Result<Vec<Series>, String> {

@@ -4,13 +4,12 @@
 //! long, keeps the rounds of one run apart, and says how far they drifted. A floor is only worth
 //! something beside figures of the same minutes: hosts are noisy.
 
-use std::path::Path;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::bare;
+use crate::bare::BareDisk;
 use crate::percentile::{Drift, new_histogram, percentile_ns, us_from_ns};
 
 /// What a commit is rounded up to.
@@ -76,10 +75,8 @@ pub(crate) struct CommitFloor {
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
     pub(crate) commits: Vec<CommitFloor>,
-    /// Bytes per second of a sequential O_DIRECT write; `None` where the file system has none.
+    /// Bytes per second of a sequential write; `None` where only commits were measured.
     pub(crate) sequential_write: Option<f64>,
-    /// What fell short, in words.
-    pub(crate) notes: Vec<String>,
 }
 
 /// The sizes to measure for records of `record_bytes`: one block, and the record in whole blocks.
@@ -97,56 +94,45 @@ pub(crate) fn record_size(record_bytes: usize) -> usize {
     record_bytes.max(1).next_multiple_of(BLOCK_BYTES)
 }
 
-/// Measures one round in `dir`.
+/// Measures one round.
 ///
 /// # Errors
-/// What the disk refused, in words. That direct I/O is refused is no error: the round says so.
-pub(crate) fn measure(dir: &Path, sizes: &[usize], effort: Effort) -> Result<Round, String> {
-    let mut round = measure_commits(dir, sizes, effort)?;
-    let sequential = bare::sequential_write(dir, effort.sequential)?;
-    round.sequential_write = Some(sequential.bytes_per_second);
-    round.note(sequential.note);
-    Ok(round)
+/// What the disk refused, in words.
+pub(crate) fn measure(disk: &BareDisk, sizes: &[usize], effort: Effort) -> Result<Round, String> {
+    let commits = measure_commits(disk, sizes, effort)?;
+    Ok(Round {
+        sequential_write: Some(disk.sequential_write(effort.sequential)?),
+        ..commits
+    })
 }
 
 /// A round of commits only.
 ///
 /// # Errors
-/// As [`measure`].
+/// What the disk refused, in words.
 pub(crate) fn measure_commits(
-    dir: &Path,
+    disk: &BareDisk,
     sizes: &[usize],
     effort: Effort,
 ) -> Result<Round, String> {
-    let mut round = Round {
-        commits: Vec::new(),
-        sequential_write: None,
-        notes: Vec::new(),
-    };
+    let mut commits = Vec::new();
     for &bytes in sizes {
         for primitive in Primitive::ALL {
-            let measured = bare::commits(dir, primitive, bytes, effort.commits)?;
             let mut latency = new_histogram();
-            measured
-                .latencies_ns
-                .iter()
-                .for_each(|ns| latency.saturating_record(*ns));
-            round.note(measured.note);
-            round.commits.push(CommitFloor {
+            for ns in disk.commits(primitive, bytes, effort.commits)? {
+                latency.saturating_record(ns);
+            }
+            commits.push(CommitFloor {
                 primitive,
                 bytes,
                 latency,
             });
         }
     }
-    Ok(round)
-}
-
-impl Round {
-    fn note(&mut self, note: Option<String>) {
-        self.notes
-            .extend(note.filter(|note| !self.notes.contains(note)));
-    }
+    Ok(Round {
+        commits,
+        sequential_write: None,
+    })
 }
 
 /// Several rounds taken together.
@@ -271,7 +257,6 @@ mod tests {
         Round {
             commits,
             sequential_write: Some(rate),
-            notes: Vec::new(),
         }
     }
 
