@@ -51,18 +51,6 @@ pub(crate) enum Figure {
     Amplification,
 }
 
-impl Figure {
-    /// All of them, in the order of the table.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Blocked,
-        Self::Streaming,
-        Self::Grouped,
-        Self::Memory,
-        Self::Recovery,
-        Self::Amplification,
-    ];
-}
-
 impl std::fmt::Display for Figure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(

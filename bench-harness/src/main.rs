@@ -23,6 +23,14 @@ use crate::floor::Effort;
 use crate::mode::Mode;
 use crate::report::Out;
 
+/// Larger records fit no log.
+const RECORD_BYTES_MAX: usize = 8 << 20;
+/// Each has a histogram of some 200 KiB.
+const PRODUCERS_MAX: usize = 1024;
+/// For each producer.
+const OUTSTANDING_MAX: usize = 1 << 16;
+const ROUNDS_MAX: usize = 1000;
+
 /// Measures ringlog beside what the disk does without it
 #[derive(Debug, Parser)]
 #[command(name = "ringlog-bench", version)]
@@ -54,16 +62,24 @@ struct CompareArguments {
     #[arg(long = "dir", value_name = "DIR")]
     dirs: Vec<PathBuf>,
     /// Modes to run, in this order
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Mode::ALL)]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "memory,written,synced,synced-every-append,interval"
+    )]
     modes: Vec<Mode>,
     /// Payload of one record in bytes
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256,
+        value_parser = |text: &str| within(text, 0, RECORD_BYTES_MAX))]
     record_bytes: usize,
     /// Number of producing threads
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 4,
+        value_parser = |text: &str| within(text, 1, PRODUCERS_MAX))]
     producers: usize,
     /// Receipts that each producer keeps in flight; 1: it waits for each append
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = |text: &str| within(text, 1, OUTSTANDING_MAX))]
     outstanding: usize,
     /// Length of the measured window of each mode, 0.05 to 3600
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
@@ -83,10 +99,16 @@ struct FiguresArguments {
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// How many times floor and figure are measured, one after the other
-    #[arg(long, value_name = "R", default_value_t = 5, value_parser = at_least_one)]
+    #[arg(long, value_name = "R", default_value_t = 5,
+        value_parser = |text: &str| within(text, 1, ROUNDS_MAX))]
     rounds: usize,
     /// Measure these figures only
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = figures::Figure::ALL)]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "blocked,streaming,grouped,memory,recovery,amplification"
+    )]
     only: Vec<figures::Figure>,
     /// Write one JSON object for each figure to FILE, a line each; "-" is standard output
     #[arg(long, value_name = "FILE")]
@@ -116,11 +138,13 @@ impl Io {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
+/// A number from `low` to `high`.
+fn within(text: &str, low: usize, high: usize) -> Result<usize, String> {
+    let number = text.parse().map_err(|error| format!("{error}"))?;
+    if (low..=high).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("must be within {low} and {high}"))
     }
 }
 
@@ -207,7 +231,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_first_look() {
         let arguments = compare("").unwrap();
-        assert_eq!(arguments.modes, Mode::ALL);
+        assert_eq!(arguments.modes, Mode::value_variants());
         assert_eq!(
             (
                 arguments.record_bytes,
@@ -217,6 +241,15 @@ mod tests {
             (256, 4, 1)
         );
         assert!(arguments.dirs.is_empty() && arguments.json.is_none());
+    }
+
+    #[test]
+    fn all_figures_are_measured_unless_some_are_chosen() {
+        let arguments = Arguments::try_parse_from(["ringlog-bench", "figures"]).unwrap();
+        let Command::Figures(figures) = arguments.command else {
+            panic!("{arguments:?}")
+        };
+        assert_eq!(figures.only, figures::Figure::value_variants());
     }
 
     #[test]
@@ -240,6 +273,9 @@ mod tests {
             "--modes fast",
             "--io quick",
             "--record-bytes -1",
+            "--record-bytes 8388609",
+            "--producers 1025",
+            "--outstanding 65537",
         ] {
             assert!(compare(line).is_err(), "{line}");
         }

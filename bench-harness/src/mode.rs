@@ -23,22 +23,7 @@ pub(crate) enum Mode {
     Interval,
 }
 
-impl std::fmt::Display for Mode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 impl Mode {
-    /// All of them, weakest promise first but for the interval, which stands apart.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Memory,
-        Self::Written,
-        Self::Synced,
-        Self::SyncedEveryAppend,
-        Self::Interval,
-    ];
-
     /// Its name on the command line and in reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -86,7 +71,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_command_line_and_words_agree_with_the_interval() {
-        for mode in Mode::ALL {
+        for mode in Mode::value_variants() {
             assert_eq!(mode.to_possible_value().unwrap().get_name(), mode.name());
         }
         assert!(

@@ -209,7 +209,7 @@ fn a_record_that_no_log_takes_fails_by_name_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let done = compare(
         dir.path(),
-        &["--modes", "synced", "--record-bytes", "33554432"],
+        &["--modes", "synced", "--record-bytes", "4194304"],
     );
     assert_eq!(done.status.code(), Some(1));
     assert!(
