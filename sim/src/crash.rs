@@ -239,6 +239,17 @@ mod tests {
     }
 
     #[test]
+    fn any_unit_can_be_the_one() {
+        let mut rng = Rng::new(3);
+        let mut chosen = |keep: Keep, kept: bool| -> BTreeSet<usize> {
+            let one = |rng: &mut Rng| keep.decide(4, rng).iter().position(|k| *k == kept);
+            (0..100).filter_map(|_| one(&mut rng)).collect()
+        };
+        assert_eq!(chosen(Keep::DropOne, false).len(), 4);
+        assert_eq!(chosen(Keep::KeepOne, true).len(), 4);
+    }
+
+    #[test]
     fn seeds_reach_every_policy() {
         let crashes: Vec<Crash> = (0..200).map(Crash::seeded).collect();
         for keep in [

@@ -85,11 +85,10 @@ fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
             let slices_fit = data
                 .iter()
                 .all(|s| (1..=s.block.len()).contains(&s.len) && s.len.is_multiple_of(align_bytes));
-            let bytes = data
-                .iter()
-                .flat_map(|s| &s.block[..s.len.min(s.block.len())])
-                .copied();
-            let bytes = bytes.collect();
+            let mut bytes = Vec::with_capacity(data.iter().map(|s| s.len.min(s.block.len())).sum());
+            for slice in &data {
+                bytes.extend_from_slice(&slice.block[..slice.len.min(slice.block.len())]);
+            }
             let write = DataOp::Write {
                 offset,
                 bytes,

@@ -509,3 +509,45 @@ fn a_disk_can_move_to_another_thread() {
     movable(&world);
     movable(&SimDisk::open(&world));
 }
+
+#[test]
+fn all_states_of_sixteen_sectors_can_be_visited() {
+    let (world, mut process) = one_file(1);
+    process.write_ok(A, 0, 1, Flush::No);
+    let write = process.write_op(A, 1, 1, Flush::No);
+    process.submit(write);
+    let mut seen = BTreeSet::new();
+    for mask in crash_states(world.volatile_units(512), 16, 0, 0) {
+        let fork = world.fork();
+        fork.crash(&Crash::masked(mask, 512));
+        let mut next = Process::start_with(&fork, &process.pool);
+        next.open(A, "a").unwrap();
+        let kept = |bytes: Vec<u8>| {
+            bytes
+                .chunks(512)
+                .fold(0_u32, |n, s| n * 2 + u32::from(s[0]))
+        };
+        seen.insert(kept(next.read(A, 0).unwrap()) * 256 + kept(next.read(A, 1).unwrap()));
+    }
+    assert_eq!(seen.len(), 1 << 16);
+}
+
+#[test]
+fn forks_of_one_state_part_when_they_are_seeded_anew() {
+    let ways: BTreeSet<u64> = (0..20)
+        .map(|seed| {
+            let world = SimWorld::seeded(1);
+            let fork = world.fork();
+            fork.reseed(seed);
+            let mut process = Process::start(&fork);
+            process.create(A, "a", 8 * KIB4 as u64);
+            for block in 0..8 {
+                let write = process.write_op(A, block, 1, Flush::No);
+                process.submit(write);
+            }
+            process.drain();
+            fork.trace_hash()
+        })
+        .collect();
+    assert!(ways.len() > 10, "{} ways", ways.len());
+}
