@@ -5,31 +5,27 @@
 //! beside the ratios; nothing is asserted.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use ringlog::{Durability, Log, Options, SyncPolicy};
 use ringlog_disk::IoKind;
-use serde::Serialize;
 
 use crate::bare::{self, BareDisk};
 use crate::compare::Failure;
 use crate::environment::{Machine, Place, interrupted, scratch};
+use crate::filler::{Filler, newest_segment};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
-use crate::percentile::{Drift, percentile_ns};
-use crate::report::{Out, Table, digits};
+use crate::percentile::percentile_ns;
+use crate::report::Out;
+use crate::series::{Bar, Series, table};
 use crate::workload::{self, Keep, Load, Outcome, incompressible, per_second};
 
 /// Bytes that a record takes beside its payload.
 const FRAME_BYTES: f64 = 16.0;
 /// What a log is filled with before its segments are trimmed, to have some to recycle.
 const RECYCLABLE_BYTES: usize = 5 << 26;
-/// What a log holds that is to be recovered: most of one open segment.
-const RECOVERED_BYTES: u64 = 60 << 20;
 /// How often the bare commits are measured anew when there are too few of them.
 const FLOOR_ROUNDS_MAX: usize = 20;
 const MIB: usize = 1 << 20;
@@ -58,78 +54,6 @@ impl std::fmt::Display for Figure {
                 .as_ref()
                 .map_or("", |value| value.get_name()),
         )
-    }
-}
-
-/// The bar that a ratio is to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Bar {
-    AtMost(f64),
-    AtLeast(f64),
-    /// Measured for comparison.
-    None,
-}
-
-/// One round of one figure.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Measured {
-    figure: f64,
-    floor: f64,
-    ratio: f64,
-}
-
-impl Measured {
-    fn of(figure: f64, floor: f64) -> Self {
-        Self {
-            figure,
-            floor,
-            ratio: figure / floor,
-        }
-    }
-}
-
-/// One figure over all rounds.
-#[derive(Debug, Serialize)]
-struct Series {
-    bench: &'static str,
-    what: &'static str,
-    unit: &'static str,
-    bar: Bar,
-    ratio: Option<Drift>,
-    rounds: Vec<Measured>,
-    notes: Vec<String>,
-}
-
-impl Series {
-    fn new(what: &'static str, unit: &'static str, bar: Bar) -> Self {
-        Self {
-            bench: "figures",
-            what,
-            unit,
-            bar,
-            ratio: None,
-            rounds: Vec::new(),
-            notes: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, figure: f64, floor: f64) {
-        self.rounds.push(Measured::of(figure, floor));
-        let ratios: Vec<f64> = self.rounds.iter().map(|round| round.ratio).collect();
-        self.ratio = Drift::of(&ratios);
-    }
-
-    fn note(&mut self, note: String) {
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
-    }
-
-    fn note_outcome(&mut self, outcome: &Outcome) {
-        if let Some(reason) = &outcome.ended_early {
-            self.note(format!("a round ended early: {reason}"));
-        }
     }
 }
 
@@ -185,7 +109,7 @@ pub(crate) fn run(
         match measured {
             Ok(measured) => {
                 for series in measured {
-                    out.print(&rounds_text(&series))?;
+                    out.print(&series.rounds_text())?;
                     out.json_line(&series)?;
                     all.push(series);
                 }
@@ -255,10 +179,9 @@ impl Bench<'_> {
             let floor = self.commit_floor(BLOCK_BYTES)?;
             let outcome = workload::run(&log, dir.path(), &load)?;
             match percentile_ns(&outcome.latency, 500) {
-                Some(p50) => series.add(p50 as f64 / 1e9, floor),
-                None => series.note("a round had too few appends for a median".to_owned()),
+                Some(p50) => series.add(p50 as f64 / 1e9, floor, detail(&outcome)),
+                None => return Err("too few appends for a median".to_owned()),
             }
-            series.note_outcome(&outcome);
             Ok(())
         })?;
         close(log)?;
@@ -298,8 +221,7 @@ impl Bench<'_> {
         self.repeat(|| {
             let floor = self.write_floor()?;
             let outcome = workload::run(&recycled_log, recycled_dir.path(), &two)?;
-            recycled.add(outcome.payload_per_second(), floor);
-            note_recycling(&mut recycled, &outcome);
+            recycled.add(outcome.payload_per_second(), floor, detail(&outcome));
 
             let fresh_dir = scratch(self.dir)?;
             let log = workload::open(fresh_dir.path(), SyncPolicy::EveryCommit, &self.options())?;
@@ -310,8 +232,7 @@ impl Bench<'_> {
             };
             let floor = self.write_floor()?;
             let outcome = workload::run(&log, fresh_dir.path(), &growing)?;
-            fresh.add(outcome.payload_per_second(), floor);
-            note_recycling(&mut fresh, &outcome);
+            fresh.add(outcome.payload_per_second(), floor, detail(&outcome));
             close(log)?;
             drop(fresh_dir);
 
@@ -321,8 +242,7 @@ impl Bench<'_> {
                 ..batches
             };
             let outcome = workload::run(&wide_log, wide_dir.path(), &eight)?;
-            wide.add(outcome.payload_per_second(), floor);
-            note_recycling(&mut wide, &outcome);
+            wide.add(outcome.payload_per_second(), floor, detail(&outcome));
             Ok(())
         })?;
         close(recycled_log)?;
@@ -358,8 +278,7 @@ impl Bench<'_> {
                 let floor = self.commit_floor(BLOCK_BYTES)?;
                 let outcome = workload::run(&log, dir.path(), load)?;
                 // What the floor does in a second is one commit for each p50.
-                series.add(outcome.records_per_second(), 1.0 / floor);
-                series.note_outcome(&outcome);
+                series.add(outcome.records_per_second(), 1.0 / floor, detail(&outcome));
             }
             Ok(())
         })?;
@@ -386,17 +305,13 @@ impl Bench<'_> {
             let copied = bare::copy_and_checksum(256, Duration::from_millis(300));
             let written = self.write_floor()? / (256.0 + FRAME_BYTES);
             let outcome = workload::run(&log, dir.path(), &load)?;
-            series.add(outcome.records_per_second(), copied.min(written));
-            series.note(format!(
-                "limits: copy + crc32 {:.1} M/s, raw disk {:.1} M/s; waited for room {} times; \
-                 {} of {} segments recycled",
+            let limits = format!(
+                "limits: copy + crc32 {:.1} M/s, raw disk {:.1} M/s; {}",
                 copied / 1e6,
                 written / 1e6,
-                outcome.waited_for_room,
-                outcome.engine.recycled_segments,
-                outcome.engine.rotations,
-            ));
-            series.note_outcome(&outcome);
+                detail(&outcome)
+            );
+            series.add(outcome.records_per_second(), copied.min(written), limits);
             Ok(())
         })?;
         close(log)?;
@@ -422,21 +337,19 @@ impl Bench<'_> {
                 },
             )
             .map_err(|error| format!("open: {error}"))?;
-            let mut scanned = 0;
-            let mut elapsed = Duration::ZERO;
-            for shard in &log.recovery_report().shards {
-                scanned += shard.bytes_scanned;
-                elapsed += shard.elapsed;
-                series.note(format!(
-                    "{} records found, {} written again, {:.1} MiB scanned, {:?}, clean: {}",
-                    shard.records,
-                    shard.records_rewritten,
-                    mib(shard.bytes_scanned as f64),
-                    shard.elapsed,
-                    shard.clean,
-                ));
-            }
-            series.add(per_second(scanned, elapsed), raw);
+            let shards = &log.recovery_report().shards;
+            let scanned: u64 = shards.iter().map(|shard| shard.bytes_scanned).sum();
+            let elapsed: Duration = shards.iter().map(|shard| shard.elapsed).sum();
+            let detail = format!(
+                "{:.1} MiB in {elapsed:?}, {} records found, {} written again",
+                mib(scanned as f64),
+                shards.iter().map(|shard| shard.records).sum::<u64>(),
+                shards
+                    .iter()
+                    .map(|shard| shard.records_rewritten)
+                    .sum::<u64>(),
+            );
+            series.add(per_second(scanned, elapsed), raw, detail);
             close(log)
         })?;
         Ok(vec![series])
@@ -457,15 +370,8 @@ impl Bench<'_> {
         };
         self.repeat(|| {
             let outcome = workload::run(&log, dir.path(), &load)?;
-            series.add(
-                outcome.engine.device_bytes as f64,
-                outcome.payload_bytes as f64,
-            );
-            series.note(format!(
-                "{:.1} records a commit",
-                outcome.records as f64 / outcome.engine.commits.max(1) as f64
-            ));
-            note_recycling(&mut series, &outcome);
+            let (device, payload) = (outcome.engine.device_bytes, outcome.payload_bytes);
+            series.add(device as f64, payload as f64, detail(&outcome));
             Ok(())
         })?;
         close(log)?;
@@ -486,12 +392,22 @@ const LOAD: Load = Load {
     window: Duration::from_secs(1),
 };
 
-fn note_recycling(series: &mut Series, outcome: &Outcome) {
-    series.note(format!(
-        "{} of {} segments recycled",
-        outcome.engine.recycled_segments, outcome.engine.rotations
-    ));
-    series.note_outcome(outcome);
+/// What the log did in a round, in words.
+fn detail(outcome: &Outcome) -> String {
+    let engine = &outcome.engine;
+    let mut text = format!(
+        "{:.1} records a commit, {} rotations, {} recycled",
+        outcome.records as f64 / engine.commits.max(1) as f64,
+        engine.rotations,
+        engine.recycled_segments,
+    );
+    if outcome.waited_for_room > 0 {
+        let _ = write!(text, ", waited for room {} times", outcome.waited_for_room);
+    }
+    if let Some(reason) = &outcome.ended_early {
+        let _ = write!(text, ", ENDED EARLY: {reason}");
+    }
+    text
 }
 
 /// A log that has filled several segments and trimmed them away.
@@ -513,218 +429,4 @@ fn recycling_log(dir: &Path, options: &Options) -> Result<Log, String> {
 
 fn close(log: Log) -> Result<(), String> {
     log.close().map_err(|error| format!("close: {error}"))
-}
-
-/// A process that fills a log; killed when this goes.
-struct Filler(Child);
-
-impl Filler {
-    fn start(dir: &Path, io: IoKind) -> Result<Self, String> {
-        let program = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
-        let io = match io {
-            IoKind::Auto => "auto",
-            IoKind::Uring => "uring",
-            IoKind::Blocking => "blocking",
-        };
-        Command::new(program)
-            .arg("fill-until-killed")
-            .arg(dir)
-            .arg(RECOVERED_BYTES.to_string())
-            .arg(io)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map(Self)
-            .map_err(|error| format!("start the filling process: {error}"))
-    }
-
-    fn kill_when_full(mut self) -> Result<(), String> {
-        let stdout = self
-            .0
-            .stdout
-            .take()
-            .ok_or("the filling process has no output")?;
-        let mut line = String::new();
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .map_err(|error| format!("fill: {error}"))?;
-        if line.trim() == "full" {
-            Ok(())
-        } else {
-            Err("the filling process ended".to_owned())
-        }
-    }
-}
-
-impl Drop for Filler {
-    fn drop(&mut self) {
-        // Both only fail when the process has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The filling process: appends about `bytes`, flushes, says "full", and waits for its end.
-///
-/// # Errors
-/// What went wrong before it was full, in words.
-pub(crate) fn fill_until_killed(dir: &Path, bytes: u64, io: IoKind) -> Result<(), String> {
-    let options = Options {
-        io,
-        ..Options::default()
-    };
-    let log = workload::open(dir, SyncPolicy::EveryCommit, &options)?;
-    let stream = log
-        .stream("filling")
-        .map_err(|error| format!("stream: {error}"))?;
-    let record = incompressible(256, 1);
-    for _ in 0..bytes / (256 + FRAME_BYTES as u64) {
-        stream
-            .append_within(&record, Durability::Memory, Duration::from_secs(60))
-            .map_err(|error| format!("append: {error}"))?;
-    }
-    log.flush().map_err(|error| format!("flush: {error}"))?;
-    // An idle log notes within some 5 ms how far it is durable.
-    thread::sleep(Duration::from_millis(50));
-    println!("full");
-    loop {
-        thread::park();
-    }
-}
-
-/// The segment that was written last, by its time of modification.
-fn newest_segment(dir: &Path) -> Option<PathBuf> {
-    let mut newest: Option<(SystemTime, PathBuf)> = None;
-    for entry in std::fs::read_dir(dir).ok()?.flatten() {
-        let Ok(facts) = entry.metadata() else {
-            continue;
-        };
-        let found = if facts.is_dir() {
-            newest_segment(&entry.path()).and_then(|path| Some((modified(&path)?, path)))
-        } else if facts.len() >= MIB as u64 {
-            facts.modified().ok().map(|time| (time, entry.path()))
-        } else {
-            None
-        };
-        if let Some(found) = found
-            && newest.as_ref().is_none_or(|known| known.0 < found.0)
-        {
-            newest = Some(found);
-        }
-    }
-    newest.map(|(_, path)| path)
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).ok()?.modified().ok()
-}
-
-fn rounds_text(series: &Series) -> String {
-    let mut text = format!("{}\n", series.what);
-    for round in &series.rounds {
-        let _ = writeln!(
-            text,
-            "  {:>12.6e} {} / {:>12.6e} = {}",
-            round.figure,
-            series.unit,
-            round.floor,
-            digits(round.ratio)
-        );
-    }
-    for note in &series.notes {
-        let _ = writeln!(text, "  - {note}");
-    }
-    text
-}
-
-fn table(all: &[Series]) -> String {
-    let mut table = Table::new(1, ["figure", "min", "median", "max", "bar", "median is"]);
-    for series in all {
-        let (bar, reached) = match (series.bar, series.ratio) {
-            (Bar::None, _) => ("-".to_owned(), "-"),
-            (Bar::AtMost(bar), ratio) => (
-                format!("<= {bar}"),
-                verdict(ratio.map(|ratio| ratio.median <= bar)),
-            ),
-            (Bar::AtLeast(bar), ratio) => (
-                format!(">= {bar}"),
-                verdict(ratio.map(|ratio| ratio.median >= bar)),
-            ),
-        };
-        let cell = |pick: fn(&Drift) -> f64| {
-            series
-                .ratio
-                .as_ref()
-                .map_or("-".into(), |r| digits(pick(r)))
-        };
-        table.row(&[
-            series.what.to_owned(),
-            cell(|ratio| ratio.min),
-            cell(|ratio| ratio.median),
-            cell(|ratio| ratio.max),
-            bar,
-            reached.to_owned(),
-        ]);
-    }
-    format!("\n{}", table.text())
-}
-
-fn verdict(reached: Option<bool>) -> &'static str {
-    match reached {
-        Some(true) => "within",
-        Some(false) => "MISSED",
-        None => "-",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ratios_are_of_the_same_round_and_the_bar_is_judged_by_the_median() {
-        let mut series = Series::new("x", "s", Bar::AtMost(1.35));
-        series.add(2.0, 1.0);
-        series.add(12.0, 10.0);
-        series.add(1.3, 1.0);
-        let ratio = series.ratio.unwrap();
-        assert!((ratio.min - 1.2).abs() < 1e-9 && (ratio.max - 2.0).abs() < 1e-9);
-        assert!((ratio.median - 1.3).abs() < 1e-9);
-        assert!(table(&[series]).contains("within"));
-        let mut low = Series::new("y", "B/s", Bar::AtLeast(0.5));
-        low.add(0.4, 1.0);
-        assert!(table(&[low]).contains("MISSED"));
-        let nothing = table(&[Series::new("z", "s", Bar::AtMost(1.0))]);
-        assert!(
-            !nothing.contains("within") && !nothing.contains("MISSED"),
-            "{nothing}"
-        );
-    }
-
-    #[test]
-    fn a_series_is_valid_json_with_its_bar() {
-        let mut series = Series::new("x", "s", Bar::AtMost(1.5));
-        series.add(1.0, 2.0);
-        let json: serde_json::Value =
-            serde_json::from_str(&serde_json::to_string(&series).unwrap()).unwrap();
-        assert_eq!(json["bar"]["at_most"], 1.5);
-        assert_eq!(json["ratio"]["median"], 0.5);
-        assert_eq!(json["rounds"][0]["floor"], 2.0);
-    }
-
-    #[test]
-    fn the_newest_segment_is_found_below_the_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let shard = dir.path().join("shard");
-        std::fs::create_dir(&shard).unwrap();
-        assert_eq!(newest_segment(dir.path()), None);
-        let old = SystemTime::UNIX_EPOCH;
-        for (name, age) in [("a", 100), ("b", 300), ("c", 200)] {
-            let file = std::fs::File::create(shard.join(name)).unwrap();
-            file.set_len(MIB as u64).unwrap();
-            file.set_modified(old + Duration::from_secs(age)).unwrap();
-        }
-        std::fs::write(shard.join("manifest"), "small and newest").unwrap();
-        assert_eq!(newest_segment(dir.path()), Some(shard.join("b")));
-    }
 }

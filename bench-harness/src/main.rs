@@ -4,10 +4,12 @@ mod bare;
 mod compare;
 mod environment;
 mod figures;
+mod filler;
 mod floor;
 mod mode;
 mod percentile;
 mod report;
+mod series;
 mod workload;
 
 use std::io;
@@ -209,7 +211,7 @@ fn run(command: Command) -> Result<(), Failure> {
             )
         }
         Command::FillUntilKilled { dir, bytes, io } => {
-            Ok(figures::fill_until_killed(&dir, bytes, io.kind())?)
+            Ok(filler::fill_until_killed(&dir, bytes, io.kind())?)
         }
     }
 }

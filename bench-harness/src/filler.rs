@@ -1,0 +1,153 @@
+//! A log that was not closed: another process fills it and is killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use ringlog::{Durability, Options, SyncPolicy};
+use ringlog_disk::IoKind;
+
+use crate::workload::{self, incompressible};
+
+/// What the log holds: most of one open segment.
+const FILLED_BYTES: u64 = 60 << 20;
+/// Payload of its records, and what each takes on disk.
+const RECORD_BYTES: usize = 256;
+const FRAMED_BYTES: u64 = 272;
+/// A smaller file is no segment.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+/// A process that fills a log; killed when this goes.
+pub(crate) struct Filler(Child);
+
+impl Filler {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When there is no such process, in words.
+    pub(crate) fn start(dir: &Path, io: IoKind) -> Result<Self, String> {
+        let program = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
+        let io = match io {
+            IoKind::Auto => "auto",
+            IoKind::Uring => "uring",
+            IoKind::Blocking => "blocking",
+        };
+        Command::new(program)
+            .arg("fill-until-killed")
+            .arg(dir)
+            .arg(FILLED_BYTES.to_string())
+            .arg(io)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map(Self)
+            .map_err(|error| format!("start the filling process: {error}"))
+    }
+
+    /// Waits until the log is full, and kills.
+    ///
+    /// # Errors
+    /// When the process ended before, in words.
+    pub(crate) fn kill_when_full(mut self) -> Result<(), String> {
+        let stdout = self
+            .0
+            .stdout
+            .take()
+            .ok_or("the filling process has no output")?;
+        let mut line = String::new();
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .map_err(|error| format!("fill: {error}"))?;
+        if line.trim() == "full" {
+            Ok(())
+        } else {
+            Err("the filling process ended".to_owned())
+        }
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        // Both only fail when the process has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The filling process: appends about `bytes`, flushes, says "full", and waits for its end.
+///
+/// # Errors
+/// What went wrong before it was full, in words.
+pub(crate) fn fill_until_killed(dir: &Path, bytes: u64, io: IoKind) -> Result<(), String> {
+    let options = Options {
+        io,
+        ..Options::default()
+    };
+    let log = workload::open(dir, SyncPolicy::EveryCommit, &options)?;
+    let stream = log
+        .stream("filling")
+        .map_err(|error| format!("stream: {error}"))?;
+    let record = incompressible(RECORD_BYTES, 1);
+    for _ in 0..bytes / FRAMED_BYTES {
+        stream
+            .append_within(&record, Durability::Memory, Duration::from_secs(60))
+            .map_err(|error| format!("append: {error}"))?;
+    }
+    log.flush().map_err(|error| format!("flush: {error}"))?;
+    // An idle log notes within some 5 ms how far it is durable.
+    thread::sleep(Duration::from_millis(50));
+    println!("full");
+    loop {
+        thread::park();
+    }
+}
+
+/// The segment that was written last, by its time of modification.
+pub(crate) fn newest_segment(dir: &Path) -> Option<PathBuf> {
+    let mut newest: Option<(SystemTime, PathBuf)> = None;
+    for entry in std::fs::read_dir(dir).ok()?.flatten() {
+        let Ok(facts) = entry.metadata() else {
+            continue;
+        };
+        let found = if facts.is_dir() {
+            newest_segment(&entry.path()).and_then(|path| Some((modified(&path)?, path)))
+        } else if facts.len() >= SEGMENT_BYTES_MIN {
+            facts.modified().ok().map(|time| (time, entry.path()))
+        } else {
+            None
+        };
+        if let Some(found) = found
+            && newest.as_ref().is_none_or(|known| known.0 < found.0)
+        {
+            newest = Some(found);
+        }
+    }
+    newest.map(|(_, path)| path)
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.modified().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_segment_is_found_below_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = dir.path().join("shard");
+        std::fs::create_dir(&shard).unwrap();
+        assert_eq!(newest_segment(dir.path()), None);
+        let old = SystemTime::UNIX_EPOCH;
+        for (name, age) in [("a", 100), ("b", 300), ("c", 200)] {
+            let file = std::fs::File::create(shard.join(name)).unwrap();
+            file.set_len(SEGMENT_BYTES_MIN).unwrap();
+            file.set_modified(old + Duration::from_secs(age)).unwrap();
+        }
+        std::fs::write(shard.join("manifest"), "small and newest").unwrap();
+        assert_eq!(newest_segment(dir.path()), Some(shard.join("b")));
+    }
+}
