@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::desk::{Desk, NoWatch};
 use crate::dir::Dir;
 use crate::direct;
-use crate::names::Names;
 use crate::op::{
     Completion, Disk, DiskError, DiskErrorKind, DiskFacts, Done, Flush, Op, Slice, Tag, Wait,
 };
@@ -37,13 +36,8 @@ impl BlockingDisk {
     pub fn open(dir: &Dir, lock: Option<&Dir>, options: &DiskOptions) -> Result<Self, DiskError> {
         let found = direct::examine(dir, options.direct)?;
         let waker = Waker::new();
-        let names = if options.names_thread {
-            Names::on_thread(dir.clone(), found.direct, waker.clone())
-        } else {
-            Names::in_place(dir.clone(), found.direct)
-        };
         Ok(Self {
-            desk: Desk::new(names, found.align_bytes),
+            desk: Desk::new(dir, &found, options.names_thread, &waker),
             queue: VecDeque::new(),
             parts: Parts::default(),
             primitive: options.primitive,

@@ -3,8 +3,11 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use crate::names::{Job, Names};
+use crate::dir::Dir;
+use crate::direct::Directness;
+use crate::names::{Job, Names, Traffic};
 use crate::op::{Completion, DiskError, DiskErrorKind, Done, FileId, Op, Slice, Tag};
+use crate::waker::Waker;
 
 /// A file in the table.
 struct OpenFile {
@@ -54,16 +57,26 @@ pub(crate) struct Desk {
     files: Vec<Place>,
     names: Names<Ticket>,
     ready: Vec<Completion>,
+    traffic: Traffic,
     align_bytes: u64,
 }
 
 impl Desk {
-    pub(crate) fn new(names: Names<Ticket>, align_bytes: u32) -> Self {
+    /// The desk of a disk on `dir`; `waker` is woken by the thread for names, if there is to be one.
+    pub(crate) fn new(dir: &Dir, found: &Directness, names_thread: bool, waker: &Waker) -> Self {
+        let traffic = Traffic::default();
+        let (dir, direct) = (dir.clone(), found.direct);
+        let names = if names_thread {
+            Names::on_thread(dir, direct, traffic.clone(), waker.clone())
+        } else {
+            Names::in_place(dir, direct)
+        };
         Self {
             files: (0..FileId::LIMIT).map(|_| Place::Free).collect(),
             names,
             ready: Vec::new(),
-            align_bytes: u64::from(align_bytes),
+            traffic,
+            align_bytes: u64::from(found.align_bytes),
         }
     }
 
@@ -138,6 +151,7 @@ impl Desk {
             }
         };
         let Some((kind, what)) = problem else {
+            self.traffic.note();
             return Some(op);
         };
         let (doing, slices) = match op {

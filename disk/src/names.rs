@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,9 +19,31 @@ use crate::sys;
 use crate::waker::Waker;
 
 const FILE_MODE: libc::mode_t = 0o600;
-/// New files are filled in writes of this size, one at a time: large enough for most of the
-/// device's speed, small enough that a commit never queues behind much.
+/// New files are filled in writes of this size, one at a time, while nobody else writes.
 const FILL_BYTES: usize = 1 << 20;
+/// And of this size while somebody does, so that a commit never queues behind much.
+const POLITE_FILL_BYTES: usize = 256 << 10;
+/// Then a pause follows each write, so many times as long as the write took ...
+const POLITE_PAUSE: u32 = 2;
+/// ... but never longer than this.
+const POLITE_PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// Counts operations on data, so that the thread for names sees whether there are any to give way
+/// to. One thread counts, another one looks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Traffic(Arc<AtomicU64>);
+
+impl Traffic {
+    pub(crate) fn note(&self) {
+        // A single thread writes, so this need not be one atomic step.
+        let count = self.0.load(Ordering::Relaxed);
+        self.0.store(count.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// One operation on names, with what it needs.
 pub(crate) enum Job {
@@ -46,18 +70,18 @@ type JobResult = Result<Outcome, DiskError>;
 pub(crate) struct Runner {
     dir: Dir,
     direct: bool,
-    /// Whether to leave the device to others between the writes that fill a file.
-    polite: bool,
+    /// Whom to give way to while filling a file; on a thread of its own only.
+    traffic: Option<Traffic>,
     /// Zeros to fill files with; mapped when first needed.
     zeros: Option<BlockPool>,
 }
 
 impl Runner {
-    pub(crate) fn new(dir: Dir, direct: bool, polite: bool) -> Self {
+    pub(crate) fn new(dir: Dir, direct: bool, traffic: Option<Traffic>) -> Self {
         Self {
             dir,
             direct,
-            polite,
+            traffic,
             zeros: None,
         }
     }
@@ -202,22 +226,40 @@ impl Runner {
             let Some(block) = zeros.take() else {
                 return Err(DiskError::new(DiskErrorKind::Limit, doing));
             };
-            let mut at = 0;
-            while at < bytes {
-                let len = usize::try_from(bytes - at).map_or(FILL_BYTES, |n| n.min(FILL_BYTES));
-                let begun = Instant::now();
-                let written = sys::write_at(file, &block[..len], at).map_err(failed)?;
-                if written == 0 {
-                    return Err(DiskError::new(DiskErrorKind::Io, doing));
-                }
-                at += written as u64;
-                if self.polite && at < bytes {
-                    // Half of the device's time at most, and never a long pause.
-                    std::thread::sleep(begun.elapsed().min(Duration::from_millis(5)));
-                }
-            }
+            self.write_zeros(file, bytes, &block).map_err(failed)?;
         }
         sys::sync_all(file).map_err(failed)
+    }
+
+    fn write_zeros(
+        &self,
+        file: BorrowedFd<'_>,
+        bytes: u64,
+        zeros: &[u8],
+    ) -> Result<(), sys::Errno> {
+        let count = || self.traffic.as_ref().map_or(0, Traffic::count);
+        let mut seen = count();
+        let mut at = 0;
+        while at < bytes {
+            let now = count();
+            let polite = now != seen;
+            seen = now;
+            let most = if polite {
+                POLITE_FILL_BYTES
+            } else {
+                FILL_BYTES
+            };
+            let len = usize::try_from(bytes - at).map_or(most, |left| left.min(most));
+            let begun = Instant::now();
+            match sys::write_at(file, &zeros[..len], at)? {
+                0 => return Err(libc::EIO),
+                written => at += written as u64,
+            }
+            if polite && at < bytes {
+                std::thread::sleep((begun.elapsed() * POLITE_PAUSE).min(POLITE_PAUSE_MAX));
+            }
+        }
+        Ok(())
     }
 
     fn replace(&self, name: &FileName, content: &[u8]) -> Result<(), DiskError> {
@@ -323,7 +365,7 @@ pub(crate) struct Names<T> {
 enum How {
     InPlace(Runner, VecDeque<Job>),
     /// Becomes `Thread` with the first job.
-    Later(Dir, bool, Waker),
+    Later(Dir, bool, Traffic, Waker),
     Thread(Worker),
 }
 
@@ -337,7 +379,7 @@ struct Worker {
 impl<T> Names<T> {
     /// Jobs are carried out inside [`Names::next`].
     pub(crate) fn in_place(dir: Dir, direct: bool) -> Self {
-        let how = How::InPlace(Runner::new(dir, direct, false), VecDeque::new());
+        let how = How::InPlace(Runner::new(dir, direct, None), VecDeque::new());
         Self {
             tickets: VecDeque::new(),
             how,
@@ -345,10 +387,10 @@ impl<T> Names<T> {
     }
 
     /// Jobs are carried out by a thread, which begins with the first; `waker` is woken after each.
-    pub(crate) fn on_thread(dir: Dir, direct: bool, waker: Waker) -> Self {
+    pub(crate) fn on_thread(dir: Dir, direct: bool, traffic: Traffic, waker: Waker) -> Self {
         Self {
             tickets: VecDeque::new(),
-            how: How::Later(dir, direct, waker),
+            how: How::Later(dir, direct, traffic, waker),
         }
     }
 
@@ -359,11 +401,11 @@ impl<T> Names<T> {
 
     pub(crate) fn submit(&mut self, ticket: T, job: Job) {
         self.tickets.push_back(ticket);
-        if let How::Later(dir, direct, waker) = &self.how {
-            self.how = match Worker::start(dir.clone(), *direct, waker.clone()) {
+        if let How::Later(dir, direct, traffic, waker) = &self.how {
+            self.how = match Worker::start(dir.clone(), *direct, traffic.clone(), waker.clone()) {
                 Ok(worker) => How::Thread(worker),
                 // No thread to be had: late is better than never.
-                Err(_) => How::InPlace(Runner::new(dir.clone(), *direct, false), VecDeque::new()),
+                Err(_) => How::InPlace(Runner::new(dir.clone(), *direct, None), VecDeque::new()),
             };
         }
         match &mut self.how {
@@ -400,7 +442,7 @@ impl<T> Names<T> {
 }
 
 impl Worker {
-    fn start(dir: Dir, direct: bool, waker: Waker) -> std::io::Result<Self> {
+    fn start(dir: Dir, direct: bool, traffic: Traffic, waker: Waker) -> std::io::Result<Self> {
         /// Tells the driver that the thread has ended, however it ended.
         struct WakeAtEnd(Waker);
         impl Drop for WakeAtEnd {
@@ -414,7 +456,7 @@ impl Worker {
             .name("ringlog-names".to_owned())
             .spawn(move || {
                 let waker = WakeAtEnd(waker);
-                let mut runner = Runner::new(dir, direct, true);
+                let mut runner = Runner::new(dir, direct, Some(traffic));
                 // Moved in, so that it is dropped before the last wake.
                 let done = done;
                 for job in todo {

@@ -24,7 +24,6 @@ use io_uring::{IoUring, cqueue, opcode};
 use crate::desk::{Desk, FileWatch};
 use crate::dir::Dir;
 use crate::direct;
-use crate::names::Names;
 use crate::op::{Completion, Disk, DiskError, DiskFacts, FileId, Op, Slice, Tag, Wait};
 use crate::options::{DiskOptions, Primitive};
 use crate::sys::{CALL_BYTES_MAX, Errno};
@@ -127,14 +126,9 @@ impl UringDisk {
             notes,
         } = setup::set_up(options, lock)?;
         found.notes.extend(notes);
-        let names = if options.names_thread {
-            Names::on_thread(dir.clone(), found.direct, waker.clone())
-        } else {
-            Names::in_place(dir.clone(), found.direct)
-        };
         let mut disk = Self {
             ring,
-            desk: Desk::new(names, found.align_bytes),
+            desk: Desk::new(dir, &found, options.names_thread, &waker),
             flights: (0..in_flight_max).map(|_| Flight::free()).collect(),
             free: (0..in_flight_max as u32).rev().collect(),
             backlog: VecDeque::new(),
