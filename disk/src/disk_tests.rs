@@ -1,5 +1,7 @@
 //! The contract suite on every real disk, and checks that need a real file system.
 
+#![cfg(not(miri))]
+
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;

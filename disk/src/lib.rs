@@ -48,3 +48,5 @@ pub use waker::Waker;
 
 #[cfg(test)]
 mod disk_tests;
+#[cfg(test)]
+mod kernel_tests;
