@@ -704,6 +704,148 @@ fn a_full_disk_is_told_and_leaves_no_file() {
     .unwrap();
 }
 
+/// A small file system fills up under writes: each failure is told as such, and after something
+/// was removed the disk goes on.
+#[test]
+fn a_write_to_a_full_disk_is_told() {
+    if !in_child("a_write_to_a_full_disk_is_told", "full") {
+        return;
+    }
+    let home = TempDir::new().unwrap();
+    if !small_file_system(home.path()) {
+        println!("skipped: a_write_to_a_full_disk_is_told: needs root to mount a file system");
+        return;
+    }
+    let dir = Dir::open(home.path()).unwrap();
+    assert_eq!(
+        dir.file_system().unwrap(),
+        "tmpfs",
+        "the small file system is mounted"
+    );
+    let pool = BlockPool::new(8, 65536).unwrap();
+    each_disk(&dir, &pool, |disk, what| {
+        let create = Op::Create {
+            file: FileId(0),
+            name: name("file"),
+            bytes: 0,
+        };
+        run(disk, create).result.unwrap();
+        let big = Op::Create {
+            file: FileId(1),
+            name: name("big"),
+            bytes: 1 << 19,
+        };
+        run(disk, big).result.unwrap();
+        let mut whole = 0;
+        let error = loop {
+            assert!(whole < 100, "{what}: the file system is never full");
+            let data = vec![slice(&pool, 65536, 1), slice(&pool, 65536, 2)];
+            let completion = write(disk, whole * 131_072, data, Flush::Own);
+            assert_eq!(completion.slices.len(), 2);
+            match completion.result {
+                Ok(_) => whole += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind, DiskErrorKind::NoSpace, "{what}: {error}");
+        let more = Op::Create {
+            file: FileId(2),
+            name: name("more"),
+            bytes: 1 << 19,
+        };
+        refused(disk, more, DiskErrorKind::NoSpace);
+        let missing = Op::Load {
+            name: name("more"),
+            limit_bytes: 1,
+        };
+        refused(disk, missing, DiskErrorKind::NotFound);
+        run(disk, Op::Close { file: FileId(1) }).result.unwrap();
+        run(disk, Op::Remove { name: name("big") }).result.unwrap();
+        let data = vec![slice(&pool, 65536, 1), slice(&pool, 65536, 2)];
+        let again = write(disk, whole * 131_072, data, Flush::Own);
+        assert_eq!(again.result, Ok(Done::Wrote), "{what}");
+        run(disk, Op::Remove { name: name("file") }).result.unwrap();
+    });
+}
+
+/// Mounts a memory file system of 1 MiB, seen by this child process alone.
+fn small_file_system(at: &Path) -> bool {
+    let at = std::ffi::CString::new(at.to_str().unwrap()).unwrap();
+    let mount = |kind: &std::ffi::CStr, at: &std::ffi::CStr, flags, data: &std::ffi::CStr| {
+        // SAFETY: NUL-terminated strings that live through the call.
+        let result = unsafe {
+            libc::mount(
+                kind.as_ptr(),
+                at.as_ptr(),
+                kind.as_ptr(),
+                flags,
+                data.as_ptr().cast(),
+            )
+        };
+        result == 0
+    };
+    // SAFETY: no memory is involved; this thread gets mounts of its own.
+    let own = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
+    own && mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE, c"")
+        && mount(c"tmpfs", &at, 0, c"size=1m")
+}
+
+/// A process is killed with writes in flight: its lock ends with the last of them, by itself.
+#[test]
+fn the_lock_of_a_killed_process_ends() {
+    let home = TempDir::new().unwrap();
+    let path = std::env::var_os(CHILD).unwrap_or_else(|| home.path().into());
+    let dir = Dir::open(Path::new(&path)).unwrap();
+    if std::env::var_os(CHILD).is_some() {
+        assert!(dir.try_lock_exclusive().unwrap());
+        let pool = BlockPool::new(64, 65536).unwrap();
+        let options = DiskOptions {
+            pools: vec![pool.clone()],
+            ..DiskOptions::default()
+        };
+        let mut disk = open(&dir, Some(&dir), IoKind::Auto, &options).unwrap();
+        let create = Op::Create {
+            file: FileId(0),
+            name: name("file"),
+            bytes: 4 << 20,
+        };
+        run(&mut disk, create).result.unwrap();
+        for i in 0..64 {
+            let data = vec![slice(&pool, 65536, 1)];
+            let flush = Flush::Own;
+            disk.submit(
+                Tag(i),
+                Op::Write {
+                    file: FileId(0),
+                    offset: i * 65536,
+                    data,
+                    flush,
+                },
+            );
+        }
+        disk.reap(Wait::No, &mut Vec::new());
+        // SAFETY: no memory is involved.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "kernel_tests::the_lock_of_a_killed_process_ends",
+            "--nocapture",
+        ])
+        .env(CHILD, &path)
+        .status()
+        .unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(libc::SIGKILL)
+    );
+    assert!(
+        dir.lock_exclusive(Duration::from_secs(10)).unwrap(),
+        "the lock has stayed"
+    );
+}
+
 /// Blocks of a pool that is not registered go the long way, alone and mixed with others.
 #[test]
 fn blocks_of_any_pool_can_be_written() {
