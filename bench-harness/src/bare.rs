@@ -86,10 +86,7 @@ pub(crate) fn sequential_read(file: &Path) -> Result<f64, String> {
 /// A path as the disk crate names it.
 fn place(file: &Path) -> Result<(Dir, FileName), String> {
     let unnamed = || format!("floor: {} is not the name of a file", file.display());
-    let name = file
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(FileName::new);
+    let name = file.file_name().and_then(|name| name.to_str()).and_then(FileName::new);
     let parent = file.parent().ok_or_else(unnamed)?;
     let dir = Dir::open(parent).map_err(|error| format!("floor: {error}"))?;
     Ok((dir, name.ok_or_else(unnamed)?))

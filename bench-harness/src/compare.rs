@@ -121,9 +121,7 @@ fn compare_in(dir: &Path, plan: &Plan, machine: &Machine, out: &mut Out) -> Resu
         .iter()
         .map(|(result, before)| {
             let around = Floor::of(rounds.iter().skip(*before).take(2));
-            let enough = around
-                .best_ns(floor::record_size(plan.record_bytes))
-                .is_some();
+            let enough = around.best_ns(floor::record_size(plan.record_bytes)).is_some();
             ModeReport::new(result, if enough { around } else { whole.clone() }, plan)
         })
         .collect();
@@ -134,19 +132,12 @@ fn compare_in(dir: &Path, plan: &Plan, machine: &Machine, out: &mut Out) -> Resu
     out.print(&charts(&reports))?;
     out.print(&floor_text(&whole, &rounds, plan))?;
     out.print(&notes(&reports, disk.note(), &failures))?;
-    if failures.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::Measuring(failures.join("; ")))
-    }
+    if failures.is_empty() { Ok(()) } else { Err(Failure::Measuring(failures.join("; "))) }
 }
 
 fn measure(mode: Mode, dir: &Path, plan: &Plan) -> Result<Measured, String> {
     let own = scratch(dir)?;
-    let options = Options {
-        io: plan.io,
-        ..Options::default()
-    };
+    let options = Options { io: plan.io, ..Options::default() };
     let log = workload::open(own.path(), mode.sync_policy(), &options)?;
     let load = Load {
         durability: mode.durability(),
@@ -200,28 +191,17 @@ impl<'a> ModeReport<'a> {
         let outcome = &measured.outcome;
         let latency = Percentiles::of(&outcome.latency);
         let flushed = measured.mode.durability() == ringlog::Durability::Synced;
-        let best_us = floor
-            .best_ns(floor::record_size(plan.record_bytes))
-            .map(|(_, ns)| us_from_ns(ns));
+        let best_us =
+            floor.best_ns(floor::record_size(plan.record_bytes)).map(|(_, ns)| us_from_ns(ns));
         let ratio = Ratio {
-            p50_to_floor: latency
-                .p50
-                .zip(best_us)
-                .filter(|_| flushed)
-                .map(|(a, b)| a / b),
+            p50_to_floor: latency.p50.zip(best_us).filter(|_| flushed).map(|(a, b)| a / b),
             records_per_floor_commit: best_us.map(|us| outcome.records_per_second() * us / 1e6),
             payload_to_sequential_write: floor
                 .sequential_write
                 .map(|rate| outcome.payload_per_second() / rate),
         };
         let flush = Percentiles::of(&outcome.engine.flush_latency);
-        Self {
-            measured,
-            latency,
-            flush,
-            floor,
-            ratio,
-        }
+        Self { measured, latency, flush, floor, ratio }
     }
 
     fn json<'b>(&'b self, dir: &'b Path, plan: &Plan, machine: &'b Machine) -> ModeJson<'b> {
@@ -291,7 +271,7 @@ struct ModeJson<'a> {
     payload_bytes: u64,
     rotations: u64,
     recycled_segments: u64,
-    segments_trimmed: usize,
+    segments_trimmed: u64,
     waited_for_room: u64,
     ended_early: Option<&'a str>,
     floor: FloorJson,
@@ -379,10 +359,7 @@ fn charts(reports: &[ModeReport<'_>]) -> String {
 }
 
 fn floor_text(floor: &Floor, rounds: &[Round], plan: &Plan) -> String {
-    let mut table = Table::new(
-        1,
-        ["floor, one at a time", "bytes", "p50 us", "p99", "commits"],
-    );
+    let mut table = Table::new(1, ["floor, one at a time", "bytes", "p50 us", "p99", "commits"]);
     for one in floor.commits() {
         let percentiles = Percentiles::of(&one.latency);
         table.row(&[
@@ -414,11 +391,7 @@ fn drift_text(what: &str, unit: &str, drift: Option<Drift>, rounds: usize) -> St
     let Some(drift) = drift else {
         return format!("drift of the {what}: not known\n");
     };
-    let doubtful = if drift.spread() > SPREAD_DOUBTFUL {
-        " - DOUBTFUL: a noisy host"
-    } else {
-        ""
-    };
+    let doubtful = if drift.spread() > SPREAD_DOUBTFUL { " - DOUBTFUL: a noisy host" } else { "" };
     format!(
         "drift of the {what} over {rounds} rounds: {} - {} - {} {unit} (min - median - max), last/first {}{doubtful}\n",
         digits(drift.min),
@@ -443,11 +416,9 @@ fn notes(reports: &[ModeReport<'_>], floor: Option<&str>, failures: &[String]) -
             measured.io, measured.file_system, measured.primitive
         ));
         if !measured.direct {
-            add(
-                "writes do not bypass the page cache here: \"written\" survives the end of the \
+            add("writes do not bypass the page cache here: \"written\" survives the end of the \
                  process only"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         measured.notes.iter().for_each(|note| add(note.clone()));
         if let Some(reason) = &measured.outcome.ended_early {
@@ -460,16 +431,12 @@ fn notes(reports: &[ModeReport<'_>], floor: Option<&str>, failures: &[String]) -
             ));
         }
         if measured.mode == Mode::Memory {
-            add(
-                "memory: the latency is that of the append call, and includes reading the clock"
-                    .to_owned(),
-            );
+            add("memory: the latency is that of the append call, and includes reading the clock"
+                .to_owned());
         }
     }
     floor.iter().for_each(|note| add(format!("floor: {note}")));
-    failures
-        .iter()
-        .for_each(|failure| add(format!("FAILED {failure}")));
+    failures.iter().for_each(|failure| add(format!("FAILED {failure}")));
     let lines: String = notes.iter().map(|note| format!("- {note}\n")).collect();
     format!("notes\n{lines}\n")
 }

@@ -71,11 +71,7 @@ pub(crate) struct Place {
 impl Place {
     /// Looks up the mount that holds `dir`.
     pub(crate) fn of(dir: &Path) -> Self {
-        let nowhere = || Self {
-            file_system: unknown(),
-            device: unknown(),
-            write_cache: unknown(),
-        };
+        let nowhere = || Self { file_system: unknown(), device: unknown(), write_cache: unknown() };
         let Ok(dir) = dir.canonicalize() else {
             return nowhere();
         };

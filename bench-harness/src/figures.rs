@@ -49,11 +49,7 @@ pub(crate) enum Figure {
 
 impl std::fmt::Display for Figure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(
-            self.to_possible_value()
-                .as_ref()
-                .map_or("", |value| value.get_name()),
-        )
+        f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
     }
 }
 
@@ -89,12 +85,7 @@ pub(crate) fn run(
     ))?;
     let scratch = scratch(dir)?;
     let disk = BareDisk::create(scratch.path())?;
-    let bench = Bench {
-        dir: scratch.path(),
-        disk,
-        rounds,
-        io,
-    };
+    let bench = Bench { dir: scratch.path(), disk, rounds, io };
     let mut all = Vec::new();
     let mut failures = Vec::new();
     for figure in only {
@@ -118,19 +109,12 @@ pub(crate) fn run(
         }
     }
     out.print(&table(&all))?;
-    if failures.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::Measuring(failures.join("; ")))
-    }
+    if failures.is_empty() { Ok(()) } else { Err(Failure::Measuring(failures.join("; "))) }
 }
 
 impl Bench<'_> {
     fn options(&self) -> Options {
-        Options {
-            io: self.io,
-            ..Options::default()
-        }
+        Options { io: self.io, ..Options::default() }
     }
 
     /// Carries out `round` as often as is wanted, or until interrupted.
@@ -170,11 +154,7 @@ impl Bench<'_> {
         );
         let dir = scratch(self.dir)?;
         let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
-        let load = Load {
-            record_bytes: 4096,
-            timed: true,
-            ..LOAD
-        };
+        let load = Load { record_bytes: 4096, timed: true, ..LOAD };
         self.repeat(|| {
             let floor = self.commit_floor(BLOCK_BYTES)?;
             let outcome = workload::run(&log, dir.path(), &load)?;
@@ -190,24 +170,12 @@ impl Bench<'_> {
 
     fn streaming(&self) -> Result<Vec<Series>, String> {
         let new = |what, bar| Series::new(what, "B/s", bar);
-        let mut recycled = new(
-            "synced, 1 MiB batches, 2 in flight, recycled / raw write",
-            Bar::AtLeast(0.55),
-        );
+        let mut recycled =
+            new("synced, 1 MiB batches, 2 in flight, recycled / raw write", Bar::AtLeast(0.55));
         let mut fresh = new("the same on freshly prepared segments", Bar::None);
-        let mut wide = new(
-            "recycled; 4 commits of 8 MiB, 8 batches in flight",
-            Bar::None,
-        );
-        let batches = Load {
-            record_bytes: 4096,
-            batch_records: MIB / 4096,
-            ..LOAD
-        };
-        let two = Load {
-            outstanding: 2,
-            ..batches
-        };
+        let mut wide = new("recycled; 4 commits of 8 MiB, 8 batches in flight", Bar::None);
+        let batches = Load { record_bytes: 4096, batch_records: MIB / 4096, ..LOAD };
+        let two = Load { outstanding: 2, ..batches };
         let wide_options = Options {
             commits_in_flight: 4,
             commit_bytes: 8 << 20,
@@ -225,11 +193,7 @@ impl Bench<'_> {
 
             let fresh_dir = scratch(self.dir)?;
             let log = workload::open(fresh_dir.path(), SyncPolicy::EveryCommit, &self.options())?;
-            let growing = Load {
-                keep: Keep::All,
-                warm_up: Duration::from_millis(50),
-                ..two
-            };
+            let growing = Load { keep: Keep::All, warm_up: Duration::from_millis(50), ..two };
             let floor = self.write_floor()?;
             let outcome = workload::run(&log, fresh_dir.path(), &growing)?;
             fresh.add(outcome.payload_per_second(), floor, detail(&outcome));
@@ -237,10 +201,7 @@ impl Bench<'_> {
             drop(fresh_dir);
 
             let floor = self.write_floor()?;
-            let eight = Load {
-                outstanding: 8,
-                ..batches
-            };
+            let eight = Load { outstanding: 8, ..batches };
             let outcome = workload::run(&wide_log, wide_dir.path(), &eight)?;
             wide.add(outcome.payload_per_second(), floor, detail(&outcome));
             Ok(())
@@ -252,27 +213,14 @@ impl Bench<'_> {
 
     fn grouped(&self) -> Result<Vec<Series>, String> {
         let new = |what, bar| Series::new(what, "records/s", bar);
-        let mut blocked = new(
-            "synced, 256 B, 64 blocked threads: records per bare commit",
-            Bar::AtLeast(15.0),
-        );
-        let mut receipts = new(
-            "synced, 256 B, 256 receipts on 2 threads: the same",
-            Bar::AtLeast(80.0),
-        );
+        let mut blocked =
+            new("synced, 256 B, 64 blocked threads: records per bare commit", Bar::AtLeast(15.0));
+        let mut receipts =
+            new("synced, 256 B, 256 receipts on 2 threads: the same", Bar::AtLeast(80.0));
         let dir = scratch(self.dir)?;
         let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
-        let many = Load {
-            record_bytes: 256,
-            producers: 64,
-            ..LOAD
-        };
-        let few = Load {
-            record_bytes: 256,
-            producers: 2,
-            outstanding: 128,
-            ..LOAD
-        };
+        let many = Load { record_bytes: 256, producers: 64, ..LOAD };
+        let few = Load { record_bytes: 256, producers: 2, outstanding: 128, ..LOAD };
         self.repeat(|| {
             for (series, load) in [(&mut blocked, &many), (&mut receipts, &few)] {
                 let floor = self.commit_floor(BLOCK_BYTES)?;
@@ -319,24 +267,15 @@ impl Bench<'_> {
     }
 
     fn recovery(&self) -> Result<Vec<Series>, String> {
-        let mut series = Series::new(
-            "recovery scan / raw read of the same file",
-            "B/s",
-            Bar::AtLeast(0.85),
-        );
+        let mut series =
+            Series::new("recovery scan / raw read of the same file", "B/s", Bar::AtLeast(0.85));
         self.repeat(|| {
             let dir = scratch(self.dir)?;
             Filler::start(dir.path(), self.io)?.kill_when_full()?;
             let segment = newest_segment(dir.path()).ok_or("there is no segment")?;
             let raw = bare::sequential_read(&segment)?;
-            let log = Log::open(
-                dir.path(),
-                Options {
-                    create: false,
-                    ..self.options()
-                },
-            )
-            .map_err(|error| format!("open: {error}"))?;
+            let log = Log::open(dir.path(), Options { create: false, ..self.options() })
+                .map_err(|error| format!("open: {error}"))?;
             let shards = &log.recovery_report().shards;
             let scanned: u64 = shards.iter().map(|shard| shard.bytes_scanned).sum();
             let elapsed: Duration = shards.iter().map(|shard| shard.elapsed).sum();
@@ -344,10 +283,7 @@ impl Bench<'_> {
                 "{:.1} MiB in {elapsed:?}, {} records found, {} written again",
                 mib(scanned as f64),
                 shards.iter().map(|shard| shard.records).sum::<u64>(),
-                shards
-                    .iter()
-                    .map(|shard| shard.records_rewritten)
-                    .sum::<u64>(),
+                shards.iter().map(|shard| shard.records_rewritten).sum::<u64>(),
             );
             series.add(per_second(scanned, elapsed), raw, detail);
             close(log)
@@ -363,11 +299,7 @@ impl Bench<'_> {
         );
         let dir = scratch(self.dir)?;
         let log = recycling_log(dir.path(), &self.options())?;
-        let load = Load {
-            record_bytes: 1024,
-            producers: 64,
-            ..LOAD
-        };
+        let load = Load { record_bytes: 1024, producers: 64, ..LOAD };
         self.repeat(|| {
             let outcome = workload::run(&log, dir.path(), &load)?;
             let (device, payload) = (outcome.engine.device_bytes, outcome.payload_bytes);
@@ -413,14 +345,15 @@ fn detail(outcome: &Outcome) -> String {
 /// A log that has filled several segments and trimmed them away.
 fn recycling_log(dir: &Path, options: &Options) -> Result<Log, String> {
     let log = workload::open(dir, SyncPolicy::EveryCommit, options)?;
-    let stream = log
-        .stream("filling")
-        .map_err(|error| format!("stream: {error}"))?;
+    let stream = log.stream("filling").map_err(|error| format!("stream: {error}"))?;
     let batch = vec![incompressible(4096, 1); MIB / 4096];
     for _ in 0..RECYCLABLE_BYTES / MIB {
-        stream
-            .append_batch_within(&batch, Durability::Written, Duration::from_secs(60))
-            .map_err(|error| format!("fill: {error}"))?;
+        // The flush below answers for all of them.
+        drop(
+            stream
+                .append_batch_within(&batch, Durability::Written, Duration::from_secs(60))
+                .map_err(|error| format!("fill: {error}"))?,
+        );
     }
     log.flush().map_err(|error| format!("flush: {error}"))?;
     log.trim(0).map_err(|error| format!("trim: {error}"))?;

@@ -51,20 +51,10 @@ impl Filler {
     /// # Errors
     /// When the process ended before, in words.
     pub(crate) fn kill_when_full(mut self) -> Result<(), String> {
-        let stdout = self
-            .0
-            .stdout
-            .take()
-            .ok_or("the filling process has no output")?;
+        let stdout = self.0.stdout.take().ok_or("the filling process has no output")?;
         let mut line = String::new();
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .map_err(|error| format!("fill: {error}"))?;
-        if line.trim() == "full" {
-            Ok(())
-        } else {
-            Err("the filling process ended".to_owned())
-        }
+        BufReader::new(stdout).read_line(&mut line).map_err(|error| format!("fill: {error}"))?;
+        if line.trim() == "full" { Ok(()) } else { Err("the filling process ended".to_owned()) }
     }
 }
 
@@ -81,19 +71,17 @@ impl Drop for Filler {
 /// # Errors
 /// What went wrong before it was full, in words.
 pub(crate) fn fill_until_killed(dir: &Path, bytes: u64, io: IoKind) -> Result<(), String> {
-    let options = Options {
-        io,
-        ..Options::default()
-    };
+    let options = Options { io, ..Options::default() };
     let log = workload::open(dir, SyncPolicy::EveryCommit, &options)?;
-    let stream = log
-        .stream("filling")
-        .map_err(|error| format!("stream: {error}"))?;
+    let stream = log.stream("filling").map_err(|error| format!("stream: {error}"))?;
     let record = incompressible(RECORD_BYTES, 1);
     for _ in 0..bytes / FRAMED_BYTES {
-        stream
-            .append_within(&record, Durability::Memory, Duration::from_secs(60))
-            .map_err(|error| format!("append: {error}"))?;
+        // The flush below answers for all of them.
+        drop(
+            stream
+                .append_within(&record, Durability::Memory, Duration::from_secs(60))
+                .map_err(|error| format!("append: {error}"))?,
+        );
     }
     log.flush().map_err(|error| format!("flush: {error}"))?;
     // An idle log notes within some 5 ms how far it is durable.

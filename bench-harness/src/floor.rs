@@ -26,17 +26,12 @@ pub(crate) struct Effort {
 
 impl Effort {
     /// Enough for a thousand commits on a disk with 0.2 ms; 2 s at most for a round of two sizes.
-    pub(crate) const USUAL: Self = Self {
-        commits: Duration::from_millis(250),
-        sequential: Duration::from_millis(300),
-    };
+    pub(crate) const USUAL: Self =
+        Self { commits: Duration::from_millis(250), sequential: Duration::from_millis(300) };
 
     /// The same, but nothing takes longer than `time`.
     pub(crate) fn at_most(self, time: Duration) -> Self {
-        Self {
-            commits: self.commits.min(time),
-            sequential: self.sequential.min(time),
-        }
+        Self { commits: self.commits.min(time), sequential: self.sequential.min(time) }
     }
 }
 
@@ -82,11 +77,7 @@ pub(crate) struct Round {
 /// The sizes to measure for records of `record_bytes`: one block, and the record in whole blocks.
 pub(crate) fn sizes(record_bytes: usize) -> Vec<usize> {
     let record = record_size(record_bytes);
-    if record == BLOCK_BYTES {
-        vec![BLOCK_BYTES]
-    } else {
-        vec![BLOCK_BYTES, record]
-    }
+    if record == BLOCK_BYTES { vec![BLOCK_BYTES] } else { vec![BLOCK_BYTES, record] }
 }
 
 /// A record in whole blocks.
@@ -100,10 +91,7 @@ pub(crate) fn record_size(record_bytes: usize) -> usize {
 /// What the disk refused, in words.
 pub(crate) fn measure(disk: &BareDisk, sizes: &[usize], effort: Effort) -> Result<Round, String> {
     let commits = measure_commits(disk, sizes, effort)?;
-    Ok(Round {
-        sequential_write: Some(disk.sequential_write(effort.sequential)?),
-        ..commits
-    })
+    Ok(Round { sequential_write: Some(disk.sequential_write(effort.sequential)?), ..commits })
 }
 
 /// A round of commits only.
@@ -122,17 +110,10 @@ pub(crate) fn measure_commits(
             for ns in disk.commits(primitive, bytes, effort.commits)? {
                 latency.saturating_record(ns);
             }
-            commits.push(CommitFloor {
-                primitive,
-                bytes,
-                latency,
-            });
+            commits.push(CommitFloor { primitive, bytes, latency });
         }
     }
-    Ok(Round {
-        commits,
-        sequential_write: None,
-    })
+    Ok(Round { commits, sequential_write: None })
 }
 
 /// Several rounds taken together.
@@ -160,18 +141,12 @@ impl Floor {
                 }
             }
         }
-        Self {
-            commits,
-            sequential_write: Drift::of(&rates).map(|drift| drift.median),
-        }
+        Self { commits, sequential_write: Drift::of(&rates).map(|drift| drift.median) }
     }
 
     /// Median of one primitive at one size in ns; `None` with too few samples.
     pub(crate) fn p50_ns(&self, primitive: Primitive, bytes: usize) -> Option<u64> {
-        let found = self
-            .commits
-            .iter()
-            .find(|c| c.primitive == primitive && c.bytes == bytes)?;
+        let found = self.commits.iter().find(|c| c.primitive == primitive && c.bytes == bytes)?;
         percentile_ns(&found.latency, 500)
     }
 
@@ -221,11 +196,8 @@ pub(crate) fn drift(rounds: &[Round], bytes: usize) -> (Option<Drift>, Option<Dr
         .iter()
         .filter_map(|round| Some(us_from_ns(Floor::of([round]).best_ns(bytes)?.1)))
         .collect();
-    let writes: Vec<f64> = rounds
-        .iter()
-        .filter_map(|round| round.sequential_write)
-        .map(mib)
-        .collect();
+    let writes: Vec<f64> =
+        rounds.iter().filter_map(|round| round.sequential_write).map(mib).collect();
     (Drift::of(&commits), Drift::of(&writes))
 }
 
@@ -239,35 +211,22 @@ mod tests {
     use super::*;
 
     fn round(fdatasync_ns: u64, dsync_ns: u64, samples: u64, rate: f64) -> Round {
-        let commits = [
-            (Primitive::Fdatasync, fdatasync_ns),
-            (Primitive::Dsync, dsync_ns),
-        ]
-        .into_iter()
-        .map(|(primitive, ns)| {
-            let mut latency = new_histogram();
-            latency.saturating_record_n(ns, samples);
-            CommitFloor {
-                primitive,
-                bytes: BLOCK_BYTES,
-                latency,
-            }
-        })
-        .collect();
-        Round {
-            commits,
-            sequential_write: Some(rate),
-        }
+        let commits = [(Primitive::Fdatasync, fdatasync_ns), (Primitive::Dsync, dsync_ns)]
+            .into_iter()
+            .map(|(primitive, ns)| {
+                let mut latency = new_histogram();
+                latency.saturating_record_n(ns, samples);
+                CommitFloor { primitive, bytes: BLOCK_BYTES, latency }
+            })
+            .collect();
+        Round { commits, sequential_write: Some(rate) }
     }
 
     #[test]
     fn the_better_primitive_is_found_over_all_rounds() {
         let rounds = [round(1000, 900, 100, 3e9), round(1000, 1900, 150, 1e9)];
         let floor = Floor::of(&rounds);
-        assert_eq!(
-            floor.best_ns(BLOCK_BYTES),
-            Some((Primitive::Fdatasync, 1000))
-        );
+        assert_eq!(floor.best_ns(BLOCK_BYTES), Some((Primitive::Fdatasync, 1000)));
         assert_eq!(floor.p50_ns(Primitive::Dsync, BLOCK_BYTES), Some(1900));
         assert_eq!(floor.sequential_write, Some(2e9));
         assert_eq!(floor.best_ns(8192), None);
@@ -275,15 +234,8 @@ mod tests {
 
     #[test]
     fn a_floor_of_few_samples_is_none() {
-        assert_eq!(
-            Floor::of(&[round(1000, 900, 199, 3e9)]).best_ns(BLOCK_BYTES),
-            None
-        );
-        assert!(
-            Floor::of(&[round(1000, 900, 200, 3e9)])
-                .best_ns(BLOCK_BYTES)
-                .is_some()
-        );
+        assert_eq!(Floor::of(&[round(1000, 900, 199, 3e9)]).best_ns(BLOCK_BYTES), None);
+        assert!(Floor::of(&[round(1000, 900, 200, 3e9)]).best_ns(BLOCK_BYTES).is_some());
     }
 
     #[test]

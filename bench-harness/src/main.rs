@@ -181,11 +181,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Compare(arguments) => {
             environment::stop_on_interrupt()?;
             let mut out = Out::new(arguments.json.as_deref())?;
-            let dirs = if arguments.dirs.is_empty() {
-                vec![".".into()]
-            } else {
-                arguments.dirs
-            };
+            let dirs = if arguments.dirs.is_empty() { vec![".".into()] } else { arguments.dirs };
             let plan = Plan {
                 dirs,
                 modes: arguments.modes,
@@ -221,9 +217,7 @@ mod tests {
     use super::*;
 
     fn compare(line: &str) -> Result<CompareArguments, clap::Error> {
-        let words = ["ringlog-bench", "compare"]
-            .into_iter()
-            .chain(line.split_whitespace());
+        let words = ["ringlog-bench", "compare"].into_iter().chain(line.split_whitespace());
         Arguments::try_parse_from(words).map(|arguments| match arguments.command {
             Command::Compare(compare) => compare,
             other => panic!("{other:?}"),
@@ -235,11 +229,7 @@ mod tests {
         let arguments = compare("").unwrap();
         assert_eq!(arguments.modes, Mode::value_variants());
         assert_eq!(
-            (
-                arguments.record_bytes,
-                arguments.producers,
-                arguments.outstanding
-            ),
+            (arguments.record_bytes, arguments.producers, arguments.outstanding),
             (256, 4, 1)
         );
         assert!(arguments.dirs.is_empty() && arguments.json.is_none());
@@ -248,9 +238,7 @@ mod tests {
     #[test]
     fn all_figures_are_measured_unless_some_are_chosen() {
         let arguments = Arguments::try_parse_from(["ringlog-bench", "figures"]).unwrap();
-        let Command::Figures(figures) = arguments.command else {
-            panic!("{arguments:?}")
-        };
+        let Command::Figures(figures) = arguments.command else { panic!("{arguments:?}") };
         assert_eq!(figures.only, figures::Figure::value_variants());
     }
 

@@ -75,9 +75,7 @@ mod tests {
             assert_eq!(mode.to_possible_value().unwrap().get_name(), mode.name());
         }
         assert!(
-            Mode::Interval
-                .durability_class()
-                .contains(&format!("{} ms", INTERVAL.as_millis()))
+            Mode::Interval.durability_class().contains(&format!("{} ms", INTERVAL.as_millis()))
         );
     }
 }

@@ -133,10 +133,7 @@ mod tests {
                 "{permille} of 1000"
             );
         }
-        assert_eq!(
-            Percentiles::of(&histogram).max,
-            Some(values[values.len() - 1] as f64 / 1000.0)
-        );
+        assert_eq!(Percentiles::of(&histogram).max, Some(values[values.len() - 1] as f64 / 1000.0));
     }
 
     #[test]
@@ -148,10 +145,7 @@ mod tests {
         for permille in [500, 900, 990, 999] {
             let exact = from_sorted(&values, permille) as f64;
             let kept = percentile_ns(&histogram, permille).unwrap() as f64;
-            assert!(
-                (kept - exact).abs() <= exact / 1000.0,
-                "{permille}: {kept} for {exact}"
-            );
+            assert!((kept - exact).abs() <= exact / 1000.0, "{permille}: {kept} for {exact}");
         }
     }
 
@@ -174,16 +168,8 @@ mod tests {
             histogram
         };
         for (permille, enough) in [(500, 200), (900, 1_000), (990, 10_000), (999, 100_000)] {
-            assert_eq!(
-                percentile_ns(&filled(enough - 1), permille),
-                None,
-                "{permille}"
-            );
-            assert_eq!(
-                percentile_ns(&filled(enough), permille),
-                Some(7),
-                "{permille}"
-            );
+            assert_eq!(percentile_ns(&filled(enough - 1), permille), None, "{permille}");
+            assert_eq!(percentile_ns(&filled(enough), permille), Some(7), "{permille}");
         }
         let none = Percentiles::of(&new_histogram());
         assert_eq!((none.p50, none.max), (None, None));

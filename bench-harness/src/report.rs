@@ -20,10 +20,7 @@ pub(crate) struct Table {
 impl Table {
     /// A table with these headings; the first `left` columns are set to the left.
     pub(crate) fn new<const N: usize>(left: usize, headings: [&str; N]) -> Self {
-        Self {
-            rows: vec![headings.map(str::to_owned).to_vec()],
-            left,
-        }
+        Self { rows: vec![headings.map(str::to_owned).to_vec()], left }
     }
 
     /// Adds a row.
@@ -35,11 +32,7 @@ impl Table {
     pub(crate) fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|c| c.chars().count())
-                .max()
+            self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
         };
         let widths: Vec<usize> = (0..columns).map(|c| width(c).unwrap_or(0)).collect();
         let mut text = String::new();
@@ -79,24 +72,16 @@ pub(crate) fn chart(histogram: &Histogram<u64>) -> String {
     let Some(first) = buckets.iter().position(|count| *count > 0) else {
         return "  nothing was flushed\n".to_owned();
     };
-    let last = buckets
-        .iter()
-        .rposition(|count| *count > 0)
-        .unwrap_or(first);
+    let last = buckets.iter().rposition(|count| *count > 0).unwrap_or(first);
     let most = buckets.iter().copied().max().unwrap_or(1);
     let total: u64 = buckets.iter().sum();
     let mut text = String::new();
     for (power, count) in buckets.iter().enumerate().take(last + 1).skip(first) {
         let bar = (*count as f64 / most as f64 * BAR_CHARS).ceil() as usize;
         let part = *count as f64 / total as f64 * 100.0;
-        let (from, to) = (
-            duration(1_u64 << power),
-            duration(2_u64.saturating_pow(power as u32 + 1)),
-        );
-        let line = format!(
-            "  {from:>8} .. {to:>8} {count:>9} {part:>6.2} % {}",
-            "#".repeat(bar)
-        );
+        let (from, to) =
+            (duration(1_u64 << power), duration(2_u64.saturating_pow(power as u32 + 1)));
+        let line = format!("  {from:>8} .. {to:>8} {count:>9} {part:>6.2} % {}", "#".repeat(bar));
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -147,21 +132,14 @@ impl Out {
     /// When the file cannot be created.
     pub(crate) fn new(json: Option<&Path>) -> Result<Self, String> {
         Ok(match json {
-            None => Self {
-                json: None,
-                text: Box::new(io::stdout()),
-            },
-            Some(path) if path == Path::new("-") => Self {
-                json: Some(Box::new(io::stdout())),
-                text: Box::new(io::stderr()),
-            },
+            None => Self { json: None, text: Box::new(io::stdout()) },
+            Some(path) if path == Path::new("-") => {
+                Self { json: Some(Box::new(io::stdout())), text: Box::new(io::stderr()) }
+            }
             Some(path) => {
                 let file = File::create(path)
                     .map_err(|error| format!("cannot create {}: {error}", path.display()))?;
-                Self {
-                    json: Some(Box::new(file)),
-                    text: Box::new(io::stdout()),
-                }
+                Self { json: Some(Box::new(file)), text: Box::new(io::stdout()) }
             }
         })
     }
@@ -204,10 +182,7 @@ mod tests {
         let mut table = Table::new(1, ["mode", "rate"]);
         table.row(&["a".to_owned(), "1".to_owned()]);
         table.row(&["longer".to_owned(), "12345".to_owned()]);
-        assert_eq!(
-            table.text(),
-            "mode     rate\n-------------\na           1\nlonger  12345\n"
-        );
+        assert_eq!(table.text(), "mode     rate\n-------------\na           1\nlonger  12345\n");
     }
 
     #[test]
@@ -240,10 +215,7 @@ mod tests {
         assert_eq!(times(None), "-");
         let written = line(&Percentiles::of(&new_histogram())).unwrap();
         let parsed: serde_json::Value = serde_json::from_slice(&written).unwrap();
-        assert!(
-            parsed["p50"].is_null() && parsed["max"].is_null(),
-            "{parsed}"
-        );
+        assert!(parsed["p50"].is_null() && parsed["max"].is_null(), "{parsed}");
         assert_eq!(written.iter().filter(|b| **b == b'\n').count(), 1);
     }
 

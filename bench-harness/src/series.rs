@@ -43,24 +43,12 @@ pub(crate) struct Series {
 impl Series {
     /// No rounds yet.
     pub(crate) fn new(what: &'static str, unit: &'static str, bar: Bar) -> Self {
-        Self {
-            bench: "figures",
-            what,
-            unit,
-            bar,
-            ratio: None,
-            rounds: Vec::new(),
-        }
+        Self { bench: "figures", what, unit, bar, ratio: None, rounds: Vec::new() }
     }
 
     /// Adds a round.
     pub(crate) fn add(&mut self, figure: f64, floor: f64, detail: String) {
-        self.rounds.push(Measured {
-            figure,
-            floor,
-            ratio: figure / floor,
-            detail,
-        });
+        self.rounds.push(Measured { figure, floor, ratio: figure / floor, detail });
         let ratios: Vec<f64> = self.rounds.iter().map(|round| round.ratio).collect();
         self.ratio = Drift::of(&ratios);
     }
@@ -89,21 +77,15 @@ pub(crate) fn table(all: &[Series]) -> String {
     for series in all {
         let (bar, reached) = match (series.bar, series.ratio) {
             (Bar::None, _) => ("-".to_owned(), "-"),
-            (Bar::AtMost(bar), ratio) => (
-                format!("<= {bar}"),
-                verdict(ratio.map(|ratio| ratio.median <= bar)),
-            ),
-            (Bar::AtLeast(bar), ratio) => (
-                format!(">= {bar}"),
-                verdict(ratio.map(|ratio| ratio.median >= bar)),
-            ),
+            (Bar::AtMost(bar), ratio) => {
+                (format!("<= {bar}"), verdict(ratio.map(|ratio| ratio.median <= bar)))
+            }
+            (Bar::AtLeast(bar), ratio) => {
+                (format!(">= {bar}"), verdict(ratio.map(|ratio| ratio.median >= bar)))
+            }
         };
-        let cell = |pick: fn(&Drift) -> f64| {
-            series
-                .ratio
-                .as_ref()
-                .map_or("-".into(), |r| digits(pick(r)))
-        };
+        let cell =
+            |pick: fn(&Drift) -> f64| series.ratio.as_ref().map_or("-".into(), |r| digits(pick(r)));
         table.row(&[
             series.what.to_owned(),
             cell(|ratio| ratio.min),
@@ -142,10 +124,7 @@ mod tests {
         low.add(0.4, 1.0, String::new());
         assert!(table(&[low]).contains("MISSED"));
         let nothing = table(&[Series::new("z", "s", Bar::AtMost(1.0))]);
-        assert!(
-            !nothing.contains("within") && !nothing.contains("MISSED"),
-            "{nothing}"
-        );
+        assert!(!nothing.contains("within") && !nothing.contains("MISSED"), "{nothing}");
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(crate) struct Outcome {
     /// Appends that found the log full and waited for room, warm-up included.
     pub(crate) waited_for_room: u64,
     /// Sealed segments trimmed away while running.
-    pub(crate) segments_trimmed: usize,
+    pub(crate) segments_trimmed: u64,
     /// Why the run ended before its time, where it did.
     pub(crate) ended_early: Option<String>,
 }
@@ -127,15 +127,13 @@ impl EngineWork {
             work.commits += after.commits.saturating_sub(before.commits);
             work.device_bytes += after.bytes_written.saturating_sub(before.bytes_written);
             work.rotations += after.rotations.saturating_sub(before.rotations);
-            work.recycled_segments += after
-                .recycled_segments
-                .saturating_sub(before.recycled_segments);
+            work.recycled_segments +=
+                after.recycled_segments.saturating_sub(before.recycled_segments);
             for value in after.flush_latency.iter_recorded() {
                 let count = value
                     .count_at_value()
                     .saturating_sub(before.flush_latency.count_at(value.value_iterated_to()));
-                work.flush_latency
-                    .saturating_record_n(value.value_iterated_to(), count);
+                work.flush_latency.saturating_record_n(value.value_iterated_to(), count);
             }
         }
         work
@@ -147,14 +145,7 @@ impl EngineWork {
 /// # Errors
 /// Why it cannot be opened, in words.
 pub(crate) fn open(dir: &Path, sync: SyncPolicy, options: &Options) -> Result<Log, String> {
-    Log::open(
-        dir,
-        Options {
-            sync,
-            ..options.clone()
-        },
-    )
-    .map_err(|error| format!("open: {error}"))
+    Log::open(dir, Options { sync, ..options.clone() }).map_err(|error| format!("open: {error}"))
 }
 
 /// Runs `load` on `log`, whose files lie in `dir`.
@@ -189,12 +180,7 @@ pub(crate) fn run(log: &Log, dir: &Path, load: &Load) -> Result<Outcome, String>
             thread::sleep(Duration::from_millis(1));
         }
 
-        let mut keeper = DiskKeeper {
-            log,
-            dir,
-            keep: load.keep,
-            segments_trimmed: 0,
-        };
+        let mut keeper = DiskKeeper { log, dir, keep: load.keep, segments_trimmed: 0 };
         let mut ended_early = keeper.watch(load.warm_up, &phase);
         let before = log.stats();
         let begun = Instant::now();
@@ -209,12 +195,8 @@ pub(crate) fn run(log: &Log, dir: &Path, load: &Load) -> Result<Outcome, String>
         let mut latency = new_histogram();
         let (mut records, mut waited_for_room) = (0, 0);
         for thread in threads {
-            let produced = thread
-                .join()
-                .map_err(|_| "a producer panicked".to_owned())??;
-            latency
-                .add(&produced.latency)
-                .map_err(|error| format!("merge: {error}"))?;
+            let produced = thread.join().map_err(|_| "a producer panicked".to_owned())??;
+            latency.add(&produced.latency).map_err(|error| format!("merge: {error}"))?;
             records += produced.records;
             waited_for_room += produced.waited_for_room;
             ended_early = ended_early.or(produced.ended_early.map(str::to_owned));
@@ -237,7 +219,7 @@ struct DiskKeeper<'a> {
     log: &'a Log,
     dir: &'a Path,
     keep: Keep,
-    segments_trimmed: usize,
+    segments_trimmed: u64,
 }
 
 impl DiskKeeper<'_> {
@@ -298,21 +280,12 @@ impl<'a> Producer<'a> {
             waited_for_room: 0,
             ended_early: None,
         };
-        Self {
-            stream,
-            load,
-            phase,
-            records,
-            produced,
-        }
+        Self { stream, load, phase, records, produced }
     }
 
     fn run(mut self) -> Result<Produced, String> {
-        let wanted = if self.load.durability == Durability::Memory {
-            0
-        } else {
-            self.load.outstanding
-        };
+        let wanted =
+            if self.load.durability == Durability::Memory { 0 } else { self.load.outstanding };
         let mut in_flight: VecDeque<(Instant, Receipt)> = VecDeque::with_capacity(wanted);
         let timed = self.load.timed;
         // Without in-flight receipts the end of one append is the start of the next: one clock
@@ -392,9 +365,7 @@ impl<'a> Producer<'a> {
         loop {
             match receipt {
                 Ok(receipt) => return Ok(Some(receipt)),
-                Err(AppendError::Full {
-                    reason: FullReason::Memory,
-                }) => {
+                Err(AppendError::Full { reason: FullReason::Memory }) => {
                     self.produced.waited_for_room += u64::from(!waited);
                     waited = true;
                 }
@@ -411,9 +382,7 @@ impl<'a> Producer<'a> {
             let at_most = Duration::from_millis(100);
             receipt = match &self.records[..] {
                 [record] => self.stream.append_within(record, durability, at_most),
-                records => self
-                    .stream
-                    .append_batch_within(records, durability, at_most),
+                records => self.stream.append_batch_within(records, durability, at_most),
             };
         }
     }
@@ -441,11 +410,7 @@ pub(crate) fn incompressible(bytes: usize, seed: u64) -> Vec<u8> {
 
 /// `count` over `time`; 0 when no time has passed.
 pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
-    if time.is_zero() {
-        0.0
-    } else {
-        count as f64 / time.as_secs_f64()
-    }
+    if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
 }
 
 #[cfg(test)]
@@ -475,47 +440,25 @@ mod tests {
 
     #[test]
     fn every_acknowledged_record_is_counted_and_timed_once() {
-        for (durability, outstanding) in [
-            (Durability::Synced, 1),
-            (Durability::Synced, 16),
-            (Durability::Memory, 1),
-        ] {
-            let load = Load {
-                outstanding,
-                ..load(durability)
-            };
+        for (durability, outstanding) in
+            [(Durability::Synced, 1), (Durability::Synced, 16), (Durability::Memory, 1)]
+        {
+            let load = Load { outstanding, ..load(durability) };
             let (log, _dir, outcome) = run_in_scratch(&load);
             assert!(outcome.records > 0, "{durability:?}");
-            assert_eq!(
-                outcome.latency.len(),
-                outcome.records,
-                "{durability:?} {outstanding}"
-            );
+            assert_eq!(outcome.latency.len(), outcome.records, "{durability:?} {outstanding}");
             assert_eq!(outcome.payload_bytes, outcome.records * 100);
             assert_eq!(outcome.ended_early, None);
-            let appended: u64 = (0..3)
-                .map(|n| {
-                    log.stream(&format!("producer-{n}"))
-                        .unwrap()
-                        .next_offset()
-                        .0
-                })
-                .sum();
+            let appended: u64 =
+                (0..3).map(|n| log.stream(&format!("producer-{n}")).unwrap().next_offset().0).sum();
             log.flush().unwrap();
-            assert!(
-                appended >= outcome.records,
-                "{appended} < {}",
-                outcome.records
-            );
+            assert!(appended >= outcome.records, "{appended} < {}", outcome.records);
         }
     }
 
     #[test]
     fn a_batch_counts_as_all_of_its_records_and_is_timed_once() {
-        let load = Load {
-            batch_records: 10,
-            ..load(Durability::Synced)
-        };
+        let load = Load { batch_records: 10, ..load(Durability::Synced) };
         let (_log, _dir, outcome) = run_in_scratch(&load);
         assert!(outcome.records > 0);
         assert_eq!(outcome.latency.len() * 10, outcome.records);
@@ -534,10 +477,7 @@ mod tests {
     fn records_larger_than_the_log_takes_are_an_error_in_words() {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), SyncPolicy::EveryCommit, &Options::default()).unwrap();
-        let load = Load {
-            record_bytes: 64 << 20,
-            ..load(Durability::Synced)
-        };
+        let load = Load { record_bytes: 64 << 20, ..load(Durability::Synced) };
         let error = run(&log, dir.path(), &load).err().unwrap();
         assert!(error.starts_with("append:"), "{error}");
     }
