@@ -1,1 +1,57 @@
-//! Placeholder.
+//! **ringlog** is an embeddable, append-only, durable log.
+//!
+//! ```no_run
+//! use ringlog::{Log, Offset, Options};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The default: acknowledged means that the record survives power loss.
+//! let log = Log::open("data", Options::default())?;
+//! let orders = log.stream("orders")?;
+//! let receipt = orders.append(b"first")?; // returns at once
+//! receipt.wait()?; // now it is durable
+//! for record in orders.read(Offset(0)..)? {
+//!     println!("{:?}", record?.payload());
+//! }
+//! log.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One pinned writer thread per shard drains a bounded lock-free queue into aligned blocks and
+//! commits them with io_uring, many records to a flush. See `docs/architecture.md`,
+//! `docs/durability.md` and `docs/format.md` in the repository.
+#![forbid(unsafe_code)]
+
+mod chunk;
+mod clock;
+mod error;
+#[doc(hidden)]
+pub mod format;
+mod ids;
+mod inbox;
+pub mod limits;
+mod log;
+mod names;
+mod open;
+mod options;
+mod published;
+mod queue;
+mod reader;
+mod receipt;
+mod recovery;
+mod runtime;
+mod shard;
+mod stats;
+mod window;
+
+pub use error::{
+    AppendError, Corruption, FullReason, LogError, OpenError, ReadError, ReceiptError, StreamError,
+};
+pub use ids::{Epoch, LogId, Lsn, Offset, Position, SegmentId, StreamId};
+pub use log::{Log, Stream, StreamInfo};
+pub use options::{Durability, Format, Options, RecoveryMode, SyncPolicy};
+pub use reader::{Reader, Record};
+pub use receipt::Receipt;
+pub use recovery::ShardRecovery;
+pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, Primitive};
+pub use stats::{RecoveryReport, ShardStats, Stats, TrimReport};

@@ -1,0 +1,439 @@
+//! Where producers and the writer of a shard meet.
+//!
+//! A producing thread has a slot (a few threads may share one), and in it at most one open chunk.
+//! Under the slot's lock it copies and checksums records into the chunk; a chunk as a whole goes
+//! through the bounded queue. It is handed over
+//! - at once, while the writer is idle and somebody will wait for the record;
+//! - when it is full;
+//! - when somebody waits for a record that only the writer can place;
+//! - otherwise by the writer itself, which sweeps the slots when it has finished a commit, and
+//!   within a bounded time in any case.
+//!
+//! Invariants: chunks are pushed only under the lock of their slot, so the chunks of one slot keep
+//! their order; nothing is pushed once the inbox is shut and each slot was locked afterwards; the
+//! queue has room for every block, so what bounds the producers is memory for blocks.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringlog_disk::{BlockPool, DiskError, Waker, futex};
+
+use crate::chunk::{Chunk, chunk_capacity};
+use crate::error::{AppendError, FullReason};
+use crate::format::batch::{FrameKind, Nonce, RUN_BYTES, frame_bytes};
+use crate::ids::{Epoch, LogId, StreamId};
+use crate::limits::SLOTS;
+use crate::options::Durability;
+use crate::queue::ChunkQueue;
+use crate::receipt::{Receipt, Ticket};
+
+/// What the inbox needs to know once and for all.
+#[derive(Clone, Copy, Debug)]
+pub struct InboxConfig {
+    /// The log.
+    pub log: LogId,
+    /// The shard.
+    pub shard: u16,
+    /// The life; part of every nonce.
+    pub epoch: Epoch,
+    /// The largest record or batch, in bytes of frames.
+    pub frames_bytes_max: usize,
+    /// Every append call is handed over by itself.
+    pub each_append_apart: bool,
+}
+
+/// Whether the inbox takes records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Admission {
+    /// It does.
+    Open = 0,
+    /// Not now: there is no room on the disk.
+    DiskFull = 1,
+    /// No more.
+    Closed = 2,
+    /// No more: the shard has failed.
+    Poisoned = 3,
+}
+
+#[derive(Default)]
+struct SlotState {
+    chunk: Option<Box<Chunk>>,
+    counts: Counts,
+}
+
+/// What producers have done, summed over the slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records taken.
+    pub records: u64,
+    /// Payload bytes taken.
+    pub bytes: u64,
+    /// Appends refused for want of memory.
+    pub rejected_memory: u64,
+    /// Appends refused because the disk is full.
+    pub rejected_disk: u64,
+}
+
+/// Keeps the slots of different threads on different cache lines.
+#[repr(align(128))]
+#[derive(Default)]
+struct Slot(Mutex<SlotState>);
+
+/// See the module's text.
+pub struct Inbox {
+    config: InboxConfig,
+    slots: [Slot; SLOTS],
+    queue: ChunkQueue,
+    small: BlockPool,
+    large: BlockPool,
+    next_nonce: AtomicU64,
+    admission: AtomicU32,
+    failure: OnceLock<DiskError>,
+    /// Whether the writer has nothing to do: then a record goes to it at once.
+    idle: AtomicBool,
+    /// Slots with an open chunk.
+    used: AtomicU64,
+    /// Slots with an open chunk that somebody will wait for.
+    urgent: AtomicU64,
+    waker: Waker,
+    room: AtomicU32,
+    room_waiters: AtomicU32,
+}
+
+impl Inbox {
+    /// An empty inbox that wakes the writer through `waker`.
+    pub fn new(config: InboxConfig, small: BlockPool, large: BlockPool, waker: Waker) -> Self {
+        let blocks = small.count() as usize + large.count() as usize;
+        Self {
+            config,
+            slots: Default::default(),
+            queue: ChunkQueue::for_blocks(blocks),
+            small,
+            large,
+            next_nonce: AtomicU64::new(0),
+            admission: AtomicU32::new(Admission::Open as u32),
+            failure: OnceLock::new(),
+            idle: AtomicBool::new(true),
+            used: AtomicU64::new(0),
+            urgent: AtomicU64::new(0),
+            waker,
+            room: AtomicU32::new(0),
+            room_waiters: AtomicU32::new(0),
+        }
+    }
+
+    /// The slot of the calling thread.
+    pub fn slot_of_this_thread() -> usize {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        thread_local! {
+            static SLOT: usize = NEXT.fetch_add(1, Ordering::Relaxed) as usize % SLOTS;
+        }
+        SLOT.with(|slot| *slot)
+    }
+
+    /// Appends records, all into one chunk. Never waits for the disk.
+    pub fn append<R: AsRef<[u8]>>(
+        self: &Arc<Self>,
+        slot: usize,
+        stream: StreamId,
+        kind: FrameKind,
+        records: &[R],
+        level: Durability,
+    ) -> Result<Receipt, AppendError> {
+        let bytes = self.checked_size(records)?;
+        let mut state = self.lock(slot);
+        let chunk = self.chunk_with_room(slot, &mut state, bytes)?;
+        let mut place = None;
+        for record in records {
+            let at = chunk.push(stream, kind, record.as_ref());
+            place.get_or_insert(at);
+        }
+        let (Some(place), ticket) = (place, Arc::clone(&chunk.ticket)) else {
+            return Err(AppendError::EmptyBatch);
+        };
+        if kind == FrameKind::Record || kind == FrameKind::Tombstone {
+            state.counts.records += records.len() as u64;
+            state.counts.bytes += records.iter().map(|r| r.as_ref().len() as u64).sum::<u64>();
+        }
+        self.after_push(slot, &mut state, level);
+        Ok(Receipt::new(ticket, place, records.len() as u32, level))
+    }
+
+    /// The same, but waits for room, at most until `deadline`.
+    pub fn append_until<R: AsRef<[u8]>>(
+        self: &Arc<Self>,
+        slot: usize,
+        stream: StreamId,
+        kind: FrameKind,
+        records: &[R],
+        level: Durability,
+        deadline: Option<Instant>,
+    ) -> Result<Receipt, AppendError> {
+        loop {
+            let room = self.room.load(Ordering::SeqCst);
+            self.room_waiters.fetch_add(1, Ordering::SeqCst);
+            let result = self.append(slot, stream, kind, records, level);
+            let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+            if matches!(result, Err(AppendError::Full { .. })) && left != Some(Duration::ZERO) {
+                // Looks again now and then: a full disk is not announced by freed blocks.
+                let nap = Duration::from_millis(50);
+                futex::wait(&self.room, room, Some(left.map_or(nap, |left| left.min(nap))));
+                self.room_waiters.fetch_sub(1, Ordering::SeqCst);
+                continue;
+            }
+            self.room_waiters.fetch_sub(1, Ordering::SeqCst);
+            return result;
+        }
+    }
+
+    /// Appends the creation of a stream and hands it over at once, so that no record of that
+    /// stream can come before it in the log.
+    pub fn append_creation(
+        self: &Arc<Self>,
+        slot: usize,
+        stream: StreamId,
+        name: &Arc<str>,
+    ) -> Result<(), AppendError> {
+        let mut payload = Vec::with_capacity(4 + name.len());
+        payload.extend_from_slice(&stream.0.to_le_bytes());
+        payload.extend_from_slice(name.as_bytes());
+        let bytes = self.checked_size(std::slice::from_ref(&payload))?;
+        let mut state = self.lock(slot);
+        let chunk = self.chunk_with_room(slot, &mut state, bytes)?;
+        let _place = chunk.push(StreamId::CATALOGUE, FrameKind::CreateStream, &payload);
+        chunk.created.push((stream, Arc::clone(name)));
+        self.hand_over(slot, &mut state);
+        self.waker.wake();
+        Ok(())
+    }
+
+    fn checked_size<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<usize, AppendError> {
+        let limit = self.config.frames_bytes_max;
+        let bytes = records.iter().fold(0_usize, |sum, record| {
+            sum.saturating_add(frame_bytes(record.as_ref().len().min(usize::MAX / 2)))
+        });
+        if records.is_empty() {
+            Err(AppendError::EmptyBatch)
+        } else if bytes > limit {
+            Err(AppendError::TooLarge { bytes, limit })
+        } else {
+            Ok(bytes)
+        }
+    }
+
+    /// The slot's open chunk if it has room, else a new one in its place.
+    fn chunk_with_room<'a>(
+        self: &Arc<Self>,
+        slot: usize,
+        state: &'a mut MutexGuard<'_, SlotState>,
+        bytes: usize,
+    ) -> Result<&'a mut Box<Chunk>, AppendError> {
+        let has_room = state.chunk.as_ref().is_some_and(|chunk| chunk.fits(bytes));
+        self.check_admission(state)?;
+        if !has_room {
+            let pool = if bytes + RUN_BYTES <= chunk_capacity(self.small.block_bytes()) {
+                &self.small
+            } else {
+                &self.large
+            };
+            if self.hand_over(slot, state) {
+                self.waker.wake();
+            }
+            let Some(block) = pool.take() else {
+                state.counts.rejected_memory += 1;
+                return Err(AppendError::Full { reason: FullReason::Memory });
+            };
+            let nonce = Nonce {
+                epoch: self.config.epoch,
+                count: self.next_nonce.fetch_add(1, Ordering::Relaxed),
+            };
+            let ticket = Arc::new(Ticket::new(Some((Arc::clone(self), slot))));
+            let InboxConfig { log, shard, .. } = self.config;
+            state.chunk = Some(Box::new(Chunk::new(block, log, shard, nonce, ticket)));
+        }
+        match &mut state.chunk {
+            Some(chunk) => Ok(chunk),
+            None => Err(AppendError::Closed), // not reached: it was put there just now
+        }
+    }
+
+    fn check_admission(&self, state: &mut SlotState) -> Result<(), AppendError> {
+        match self.admission.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            1 => {
+                state.counts.rejected_disk += 1;
+                Err(AppendError::Full { reason: FullReason::Disk })
+            }
+            2 => Err(AppendError::Closed),
+            _ => Err(AppendError::Poisoned(self.failure())),
+        }
+    }
+
+    /// Decides whether the slot's chunk goes to the writer now.
+    fn after_push(&self, slot: usize, state: &mut SlotState, level: Durability) {
+        let Some(chunk) = &mut state.chunk else { return };
+        let bit = 1 << slot;
+        let raised = level > chunk.level;
+        chunk.level = chunk.level.max(level);
+        let complete = self.config.each_append_apart || !chunk.fits(frame_bytes(0));
+        let large = chunk.block.pool_id() == self.large.id();
+        if complete || large || (level > Durability::Memory && self.idle.load(Ordering::SeqCst)) {
+            self.hand_over(slot, state);
+            self.waker.wake();
+            return;
+        }
+        if level > Durability::Memory && (raised || self.urgent.load(Ordering::Relaxed) & bit == 0) {
+            self.urgent.fetch_or(bit, Ordering::SeqCst);
+        }
+        if self.used.load(Ordering::Relaxed) & bit == 0 {
+            self.used.fetch_or(bit, Ordering::SeqCst);
+        }
+        // A writer at work looks at the bits when it has finished. One that falls idle says so,
+        // then looks again; so either it has seen the bit, or the idleness is seen here.
+        if self.idle.load(Ordering::SeqCst) {
+            if level > Durability::Memory {
+                self.hand_over(slot, state);
+            }
+            self.waker.wake();
+        }
+    }
+
+    /// Pushes the slot's chunk, if it has one. The caller holds the slot's lock.
+    fn hand_over(&self, slot: usize, state: &mut SlotState) -> bool {
+        let Some(chunk) = state.chunk.take() else { return false };
+        let bit = !(1 << slot);
+        if self.used.load(Ordering::Relaxed) & !bit != 0 {
+            self.used.fetch_and(bit, Ordering::SeqCst);
+            self.urgent.fetch_and(bit, Ordering::SeqCst);
+        }
+        match self.queue.push(chunk) {
+            Ok(()) => true,
+            Err(chunk) => {
+                // There is a place for every block, so this cannot be; keep the records all the same.
+                debug_assert!(false, "the queue is as long as there are blocks");
+                state.chunk = Some(chunk);
+                false
+            }
+        }
+    }
+
+    /// Hands over the slot's chunk if it still is the one of this ticket.
+    pub(crate) fn hand_over_if_open(&self, slot: usize, ticket: &Ticket) {
+        let mut state = self.lock(slot);
+        let same = state
+            .chunk
+            .as_ref()
+            .is_some_and(|chunk| std::ptr::eq(Arc::as_ptr(&chunk.ticket), ticket));
+        if same && self.hand_over(slot, &mut state) {
+            self.waker.wake();
+        }
+    }
+
+    fn lock(&self, slot: usize) -> MutexGuard<'_, SlotState> {
+        self.slots[slot].0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- the writer's side ----
+
+    /// Takes the oldest chunk.
+    pub fn pop(&self) -> Option<Box<Chunk>> {
+        self.queue.pop()
+    }
+
+    /// How many chunks wait in the queue.
+    pub fn depth(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether any slot has an open chunk, and whether somebody will wait for one of them.
+    pub fn open_chunks(&self) -> (bool, bool) {
+        (self.used.load(Ordering::SeqCst) != 0, self.urgent.load(Ordering::SeqCst) != 0)
+    }
+
+    /// Moves open chunks into the queue: the urgent ones, or all.
+    pub fn sweep(&self, all: bool) {
+        let mut bits = if all { &self.used } else { &self.urgent }.load(Ordering::SeqCst);
+        while bits != 0 {
+            let slot = bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            let mut state = self.lock(slot);
+            self.hand_over(slot, &mut state);
+        }
+    }
+
+    /// Says whether the writer is idle. After saying yes the writer must sweep once more.
+    pub fn set_idle(&self, idle: bool) {
+        if self.idle.load(Ordering::Relaxed) != idle {
+            self.idle.store(idle, Ordering::SeqCst);
+        }
+    }
+
+    /// Blocks have been freed: whoever waits for room may try again.
+    pub fn room_made(&self) {
+        if self.room_waiters.load(Ordering::SeqCst) > 0 {
+            self.room.fetch_add(1, Ordering::SeqCst);
+            futex::wake_all(&self.room);
+        }
+    }
+
+    /// Opens or shuts the door. Once closed or poisoned it stays so.
+    pub fn set_admission(&self, admission: Admission) {
+        let now = self.admission.load(Ordering::SeqCst);
+        if now < Admission::Closed as u32 && now != admission as u32 {
+            self.admission.store(admission as u32, Ordering::SeqCst);
+            self.room_made();
+        }
+    }
+
+    /// Shuts the door for good after a failure.
+    pub fn poison(&self, error: DiskError) {
+        let _ = self.failure.set(error);
+        self.admission.store(Admission::Poisoned as u32, Ordering::SeqCst);
+        self.room_made();
+    }
+
+    /// The failure that poisoned the shard.
+    pub fn failure(&self) -> DiskError {
+        self.failure.get().cloned().unwrap_or_else(|| {
+            DiskError::new(ringlog_disk::DiskErrorKind::Io, "an earlier failure")
+        })
+    }
+
+    /// Whether it takes records now.
+    pub fn admission(&self) -> Admission {
+        match self.admission.load(Ordering::SeqCst) {
+            0 => Admission::Open,
+            1 => Admission::DiskFull,
+            2 => Admission::Closed,
+            _ => Admission::Poisoned,
+        }
+    }
+
+    /// Moves every open chunk into the queue, waiting for producers that are at work. After the
+    /// door was shut and this has returned, nothing more comes.
+    pub fn drain_slots(&self) {
+        for slot in 0..SLOTS {
+            let mut state = self.lock(slot);
+            self.hand_over(slot, &mut state);
+        }
+    }
+
+    /// What producers have done so far.
+    pub fn counts(&self) -> Counts {
+        (0..SLOTS).fold(Counts::default(), |mut sum, slot| {
+            let counts = self.lock(slot).counts;
+            sum.records += counts.records;
+            sum.bytes += counts.bytes;
+            sum.rejected_memory += counts.rejected_memory;
+            sum.rejected_disk += counts.rejected_disk;
+            sum
+        })
+    }
+
+    /// Wakes the writer.
+    pub fn wake_writer(&self) {
+        self.waker.wake();
+    }
+}

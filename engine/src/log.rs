@@ -1,0 +1,520 @@
+//! The handles that users hold.
+
+use std::collections::HashMap;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::error::{AppendError, LogError, OpenError, ReadError, StreamError};
+use crate::format::batch::FrameKind;
+use crate::format::meta::LogMeta;
+use crate::ids::{Offset, StreamId};
+use crate::inbox::{Admission, Inbox};
+use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
+use crate::open;
+use crate::options::{Durability, Options, RecoveryMode, SyncPolicy};
+use crate::published::Published;
+use crate::reader::{Reader, Wanted};
+use crate::receipt::Receipt;
+use crate::recovery::Identity;
+use crate::runtime::{Shared, Snapshot, flush_histogram};
+use crate::shard::{Reply, Request};
+use crate::stats::{RecoveryReport, ShardStats, Stats, TrimReport};
+
+/// A stream as [`Log::streams`] lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Its name.
+    pub name: String,
+    /// The shard that holds it.
+    pub shard: u16,
+    /// Its number in that shard.
+    pub id: StreamId,
+    /// The offset that its next record gets.
+    pub next_offset: Offset,
+}
+
+/// A writer of one shard, or, for a log that is only read, what there is to read.
+pub(crate) enum Writer {
+    Running(Arc<Shared>, Mutex<Option<JoinHandle<()>>>),
+    ReadOnly { offsets: Vec<Offset> },
+}
+
+pub(crate) struct OpenShard {
+    pub(crate) writer: Writer,
+    pub(crate) published: Arc<Published>,
+    pub(crate) dir: ringlog_disk::Dir,
+    pub(crate) epoch: crate::ids::Epoch,
+    /// The number of the next stream that is created.
+    pub(crate) next_stream: u32,
+    pub(crate) names: Vec<(StreamId, Arc<str>)>,
+    pub(crate) recovery: crate::recovery::ShardRecovery,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    shard: usize,
+    id: StreamId,
+}
+
+struct Registry {
+    places: HashMap<Arc<str>, Place>,
+    next: Vec<u32>,
+}
+
+struct Inner {
+    options: Options,
+    meta: LogMeta,
+    shards: Vec<OpenShard>,
+    facts: ringlog_disk::DiskFacts,
+    notes: Vec<String>,
+    registry: RwLock<Registry>,
+    recovery: RecoveryReport,
+    /// Keeps the directory locked until the log is closed.
+    lock: Mutex<Option<ringlog_disk::Dir>>,
+}
+
+/// An open log. Cheap to clone, usable from any thread.
+///
+/// Dropping the last handle closes the log and ignores what goes wrong then; [`Log::close`] tells.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+impl Log {
+    /// Opens the log in `dir`; creates it, and the directory, where there is none and
+    /// [`Options::create`] says so. Recovers by itself; see [`Log::recovery_report`].
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing on disk is changed unless its variant says so.
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        options.validate()?;
+        let opened = open::open(dir.as_ref(), &options)?;
+        let mut places = HashMap::new();
+        for (shard, open) in opened.shards.iter().enumerate() {
+            for (id, name) in &open.names {
+                places.insert(Arc::clone(name), Place { shard, id: *id });
+            }
+        }
+        let next = opened.shards.iter().map(|shard| shard.next_stream).collect();
+        let shards = opened.shards.iter().map(|shard| shard.recovery.clone()).collect();
+        Ok(Self(Arc::new(Inner {
+            options,
+            meta: opened.meta,
+            facts: opened.facts,
+            notes: opened.notes,
+            registry: RwLock::new(Registry { places, next }),
+            recovery: RecoveryReport { shards },
+            shards: opened.shards,
+            lock: Mutex::new(Some(opened.lock)),
+        })))
+    }
+
+    /// The stream of this name (1 to 255 bytes); created where there is none.
+    ///
+    /// A creation is durable with the first durable record of the stream.
+    ///
+    /// # Errors
+    /// See [`StreamError`]. In a log that is open for reading only, a missing stream is `NotFound`.
+    pub fn stream(&self, name: &str) -> Result<Stream, StreamError> {
+        match self.existing_stream(name) {
+            Err(StreamError::NotFound(_)) if !self.is_read_only() => self.create_stream(name),
+            other => other,
+        }
+    }
+
+    /// The stream of this name.
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    pub fn existing_stream(&self, name: &str) -> Result<Stream, StreamError> {
+        if !(1..=STREAM_NAME_BYTES_MAX).contains(&name.len()) {
+            return Err(StreamError::InvalidName { bytes: name.len() });
+        }
+        let registry = self.0.registry.read().unwrap_or_else(PoisonError::into_inner);
+        match registry.places.get_key_value(name) {
+            Some((name, place)) => Ok(self.handle(Arc::clone(name), *place)),
+            None => Err(StreamError::NotFound(name.to_owned())),
+        }
+    }
+
+    fn create_stream(&self, name: &str) -> Result<Stream, StreamError> {
+        let mut registry = self.0.registry.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((name, place)) = registry.places.get_key_value(name) {
+            return Ok(self.handle(Arc::clone(name), *place));
+        }
+        let shard = open::shard_of(name, self.0.meta.shards);
+        let next = registry.next[shard];
+        if next >= STREAMS_MAX {
+            return Err(StreamError::TooMany);
+        }
+        let Writer::Running(shared, _) = &self.0.shards[shard].writer else {
+            return Err(StreamError::NotFound(name.to_owned()));
+        };
+        let (id, name) = (StreamId(next), Arc::<str>::from(name));
+        // Nobody can learn of the stream before its creation is on its way to the writer, so no
+        // record of it can be placed before.
+        let slot = Inbox::slot_of_this_thread();
+        shared.inbox.append_creation(slot, id, &name).map_err(StreamError::Append)?;
+        registry.next[shard] += 1;
+        registry.places.insert(Arc::clone(&name), Place { shard, id });
+        Ok(self.handle(name, Place { shard, id }))
+    }
+
+    fn handle(&self, name: Arc<str>, place: Place) -> Stream {
+        Stream { log: Arc::clone(&self.0), name, shard: place.shard, id: place.id }
+    }
+
+    /// All streams, by name.
+    pub fn streams(&self) -> Vec<StreamInfo> {
+        let registry = self.0.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = Vec::with_capacity(registry.places.len());
+        for shard in 0..self.0.shards.len() {
+            let here: Vec<(Arc<str>, StreamId)> = registry
+                .places
+                .iter()
+                .filter(|(_, place)| place.shard == shard)
+                .map(|(name, place)| (Arc::clone(name), place.id))
+                .collect();
+            let ids: Vec<StreamId> = here.iter().map(|(_, id)| *id).collect();
+            let offsets = self.0.next_offsets(shard, &ids);
+            streams.extend(here.iter().zip(offsets).map(|((name, id), next_offset)| StreamInfo {
+                name: name.to_string(),
+                shard: shard as u16,
+                id: *id,
+                next_offset,
+            }));
+        }
+        streams.sort_by(|a, b| a.name.cmp(&b.name));
+        streams
+    }
+
+    /// Seals the open segment of every shard and waits for that. An empty one stays open.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn rotate(&self) -> Result<(), LogError> {
+        self.0.ask_all(Request::Rotate).map(drop)
+    }
+
+    /// Makes everything durable that was appended before, under any policy, and waits for that.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn flush(&self) -> Result<(), LogError> {
+        self.0.ask_all(Request::Flush).map(drop)
+    }
+
+    /// Removes the oldest sealed segments of each shard, all but `keep_sealed`; their files are
+    /// used again. What lies in them is gone. Readers that are in one of them may finish it.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn trim(&self, keep_sealed: usize) -> Result<TrimReport, LogError> {
+        let replies = self.0.ask_all(Request::Trim { keep_sealed })?;
+        let segments = replies.iter().map(|reply| match reply {
+            Reply::Trimmed { segments } => *segments,
+            _ => 0,
+        });
+        let segments = segments.sum();
+        Ok(TrimReport { segments, bytes: segments * self.0.meta.segment_bytes })
+    }
+
+    /// What the log is and what it has done. Asks each writer; a few microseconds.
+    pub fn stats(&self) -> Stats {
+        let shards = (0..self.0.shards.len()).map(|shard| self.0.shard_stats(shard)).collect();
+        Stats {
+            shards,
+            io: self.0.facts.kind,
+            direct: self.0.facts.direct,
+            commit_primitive: self.0.facts.commit_primitive,
+            file_system: self.0.facts.file_system.clone(),
+            notes: self.0.notes.clone(),
+            log_id: self.0.meta.log,
+            segment_bytes: self.0.meta.segment_bytes,
+        }
+    }
+
+    /// What was found and done when the log was opened.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.0.recovery
+    }
+
+    /// Whether the log was opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.0.shards.iter().any(|shard| matches!(shard.writer, Writer::ReadOnly { .. }))
+    }
+
+    /// Makes everything durable, marks the log as cleanly closed, stops the writers and gives the
+    /// lock back. Other handles of the same log get `Closed` from now on.
+    ///
+    /// # Errors
+    /// See [`LogError`]: what was not acknowledged may not be stored.
+    pub fn close(self) -> Result<(), LogError> {
+        self.0.close()
+    }
+}
+
+impl Inner {
+    fn ask_all(&self, request: Request) -> Result<Vec<Reply>, LogError> {
+        let mut replies = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let Writer::Running(shared, _) = &shard.writer else { return Err(LogError::ReadOnly) };
+            match shared.ask(request) {
+                Some(Reply::DiskFull) => return Err(LogError::DiskFull),
+                Some(Reply::Poisoned(error)) => return Err(LogError::Poisoned(error)),
+                Some(reply) => replies.push(reply),
+                None => return Err(LogError::Closed),
+            }
+        }
+        Ok(replies)
+    }
+
+    fn close(&self) -> Result<(), LogError> {
+        let mut result = Ok(());
+        for shard in &self.shards {
+            let Writer::Running(shared, thread) = &shard.writer else { continue };
+            let Some(thread) = thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+                continue;
+            };
+            let ended = match shared.ask(Request::Close) {
+                Some(Reply::DiskFull) => Err(LogError::DiskFull),
+                Some(Reply::Poisoned(error)) => Err(LogError::Poisoned(error)),
+                _ => Ok(()),
+            };
+            // A writer that panicked has not answered, and its records were not acknowledged.
+            let ended = if thread.join().is_err() { Err(LogError::Closed) } else { ended };
+            result = result.and(ended);
+        }
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result
+    }
+
+    fn snapshot(&self, shard: usize, streams: &[StreamId]) -> Option<Snapshot> {
+        match &self.shards[shard].writer {
+            Writer::Running(shared, _) => shared.look(streams),
+            Writer::ReadOnly { offsets } => {
+                let durable = self.shards[shard].published.durable();
+                let offset = |id: &StreamId| offsets.get(id.0 as usize).copied();
+                Some(Snapshot {
+                    counts: crate::shard::ShardCounts::default(),
+                    staged: durable,
+                    written: durable,
+                    flush_ns: flush_histogram(),
+                    offsets: streams.iter().map(|id| offset(id).unwrap_or_default()).collect(),
+                })
+            }
+        }
+    }
+
+    fn next_offsets(&self, shard: usize, streams: &[StreamId]) -> Vec<Offset> {
+        self.snapshot(shard, streams)
+            .map_or_else(|| vec![Offset(0); streams.len()], |snapshot| snapshot.offsets)
+    }
+
+    fn shard_stats(&self, number: usize) -> ShardStats {
+        let shard = &self.shards[number];
+        let (producers, depth) = match &shard.writer {
+            Writer::Running(shared, _) => (shared.inbox.counts(), shared.inbox.depth()),
+            Writer::ReadOnly { .. } => Default::default(),
+        };
+        let snapshot = self.snapshot(number, &[]);
+        let histogram = snapshot.as_ref().map(|snapshot| snapshot.flush_ns.clone());
+        let durable = shard.published.durable();
+        let (staged, written, counts) = snapshot.map_or_else(
+            || (durable, durable, crate::shard::ShardCounts::default()),
+            |snapshot| (snapshot.staged, snapshot.written, snapshot.counts),
+        );
+        ShardStats {
+            shard: number as u16,
+            epoch: shard.epoch,
+            records_appended: producers.records,
+            bytes_appended: producers.bytes,
+            chunks_acknowledged: counts.acknowledged,
+            records_placed: counts.records,
+            batches: counts.batches,
+            commits: counts.commits,
+            bytes_written: counts.bytes_written,
+            flushes: counts.flushes,
+            flush_failures: counts.flush_failures,
+            last_flush_ns: counts.last_flush_ns,
+            flush_latency: histogram.unwrap_or_else(flush_histogram),
+            rotations: counts.rotations,
+            recycled_segments: counts.recycled,
+            rejected_memory: producers.rejected_memory,
+            rejected_disk: producers.rejected_disk,
+            queue_depth: depth,
+            staged_lsn: staged,
+            written_lsn: written,
+            durable_lsn: durable,
+            segments: shard.published.segment_count(),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.close(); // whoever wants to know calls `Log::close`
+    }
+}
+
+/// A named stream of a log. Cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Stream {
+    log: Arc<Inner>,
+    name: Arc<str>,
+    shard: usize,
+    id: StreamId,
+}
+
+impl Stream {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Appends a record (it may be empty) at the log's default durability. Returns at once.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the record is not stored then.
+    pub fn append(&self, record: &[u8]) -> Result<Receipt, AppendError> {
+        self.append_with(record, self.log.options.durability)
+    }
+
+    /// Appends a record at this durability. Returns at once.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the record is not stored then.
+    pub fn append_with(
+        &self,
+        record: &[u8],
+        durability: Durability,
+    ) -> Result<Receipt, AppendError> {
+        let inbox = self.inbox(durability)?;
+        let slot = Inbox::slot_of_this_thread();
+        inbox.append(slot, self.id, FrameKind::Record, std::slice::from_ref(&record), durability)
+    }
+
+    /// The same, but waits for room, at most so long.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; `Full` after the time is over.
+    pub fn append_within(
+        &self,
+        record: &[u8],
+        durability: Durability,
+        at_most: Duration,
+    ) -> Result<Receipt, AppendError> {
+        self.append_batch_within(std::slice::from_ref(&record), durability, at_most)
+    }
+
+    /// Appends several records, all or none: after a crash either all of them are there or none.
+    /// They get consecutive offsets; the receipt tells the first. Returns at once.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing of the batch is stored then.
+    pub fn append_batch<R: AsRef<[u8]>>(
+        &self,
+        records: &[R],
+        durability: Durability,
+    ) -> Result<Receipt, AppendError> {
+        let inbox = self.inbox(durability)?;
+        let slot = Inbox::slot_of_this_thread();
+        inbox.append(slot, self.id, FrameKind::Record, records, durability)
+    }
+
+    /// The same, but waits for room, at most so long.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; `Full` after the time is over.
+    pub fn append_batch_within<R: AsRef<[u8]>>(
+        &self,
+        records: &[R],
+        durability: Durability,
+        at_most: Duration,
+    ) -> Result<Receipt, AppendError> {
+        let inbox = self.inbox(durability)?;
+        let slot = Inbox::slot_of_this_thread();
+        let deadline = Instant::now().checked_add(at_most);
+        inbox.append_until(slot, self.id, FrameKind::Record, records, durability, deadline)
+    }
+
+    /// Appends a tombstone: a statement that earlier data no longer holds. Nothing is removed; what
+    /// it refers to is the payload's business.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_tombstone(
+        &self,
+        record: &[u8],
+        durability: Durability,
+    ) -> Result<Receipt, AppendError> {
+        let inbox = self.inbox(durability)?;
+        let slot = Inbox::slot_of_this_thread();
+        inbox.append(slot, self.id, FrameKind::Tombstone, std::slice::from_ref(&record), durability)
+    }
+
+    fn inbox(&self, durability: Durability) -> Result<&Arc<Inbox>, AppendError> {
+        let Writer::Running(shared, _) = &self.log.shards[self.shard].writer else {
+            return Err(AppendError::ReadOnly);
+        };
+        if durability == Durability::Synced && self.log.options.sync == SyncPolicy::Never {
+            return Err(AppendError::NeverSynced);
+        }
+        Ok(&shared.inbox)
+    }
+
+    /// Reads the records of a range of offsets, in order, as far as they are durable now. A range
+    /// without a start begins with the first record there is; one with a start that was trimmed
+    /// gives [`ReadError::Trimmed`] as its first item and goes on with the first record there is.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] for a start behind the next offset, or behind the end of the
+    /// range; [`ReadError::Disk`].
+    pub fn read(&self, range: impl RangeBounds<Offset>) -> Result<Reader, ReadError> {
+        let next = self.next_offset();
+        let from = match range.start_bound() {
+            Bound::Included(from) => Some(*from),
+            Bound::Excluded(from) => Some(Offset(from.0.saturating_add(1))),
+            Bound::Unbounded => None,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => Some(Offset(end.0.saturating_add(1))),
+            Bound::Excluded(end) => Some(*end),
+            Bound::Unbounded => None,
+        };
+        let backwards = from.zip(end).is_some_and(|(from, end)| from > end);
+        if from.is_some_and(|from| from > next) || backwards {
+            return Err(ReadError::OutOfRange { next });
+        }
+        let shard = &self.log.shards[self.shard];
+        let identity = Identity {
+            log: self.log.meta.log,
+            shard: self.shard as u16,
+            segment_bytes: self.log.meta.segment_bytes,
+        };
+        let disk = open::reading_disk(&shard.dir, self.log.options.io)?;
+        let wanted = Wanted { stream: self.id, from, end };
+        Reader::new(disk, identity, Arc::clone(&shard.published), &wanted)
+    }
+
+    /// The offset that the next record to be placed will have. Records that were appended but not
+    /// placed yet come before it.
+    pub fn next_offset(&self) -> Offset {
+        self.log.next_offsets(self.shard, &[self.id]).first().copied().unwrap_or_default()
+    }
+
+    /// Whether appends are taken at this moment.
+    pub fn is_open(&self) -> bool {
+        match &self.log.shards[self.shard].writer {
+            Writer::Running(shared, _) => shared.inbox.admission() == Admission::Open,
+            Writer::ReadOnly { .. } => false,
+        }
+    }
+}
+
+/// Whether this mode changes anything on disk.
+pub(crate) fn writes(mode: RecoveryMode) -> bool {
+    mode == RecoveryMode::Strict
+}

@@ -1,0 +1,380 @@
+//! Reading the records of one stream, from any offset, in order.
+//!
+//! A reader has its own view of the files and its own buffers: it takes nothing from the writer.
+//! It reads only what was durable when it was made, checks every byte that it passes, and holds the
+//! segment that it is in, so that this one is not recycled under it. Damage is one item of the
+//! iteration; the reader goes on behind it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ringlog_disk::{AnyDisk, BlockPool, DiskErrorKind, Done, FileId, Op};
+
+use crate::error::{Corruption, ReadError};
+use crate::format::batch::{BatchHeader, BatchKind, FrameKind, FrameRef, HeaderSeed, check_body};
+use crate::format::segment::SEGMENT_HEADER_BYTES;
+use crate::ids::{Lsn, Offset, StreamId};
+use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
+use crate::names;
+use crate::published::Published;
+use crate::recovery::{Identity, ask};
+use crate::shard::SegmentRef;
+use crate::window::Window;
+
+const FILE: FileId = FileId(0);
+const PIECE_BYTES: usize = 1 << 20;
+const PIECES: u32 = 10;
+
+const _: () = assert!(BATCH_BYTES_MAX <= (PIECES as usize - 1) * PIECE_BYTES);
+
+/// A stored record. Owns its bytes together with the other records of its batch; cheap to clone.
+#[derive(Clone)]
+pub struct Record {
+    batch: Arc<[u8]>,
+    start: u32,
+    len: u32,
+    offset: Offset,
+    lsn: Lsn,
+    timestamp_ns: u64,
+    tombstone: bool,
+}
+
+impl Record {
+    /// Its position in its stream.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// When it was placed, in nanoseconds since 1970. Never decreases along a shard.
+    pub fn timestamp_ns(&self) -> u64 {
+        self.timestamp_ns
+    }
+
+    /// The position of its batch in its shard.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// The user's bytes.
+    pub fn payload(&self) -> &[u8] {
+        &self.batch[self.start as usize..(self.start + self.len) as usize]
+    }
+
+    /// Whether it states that earlier data no longer holds.
+    pub fn is_tombstone(&self) -> bool {
+        self.tombstone
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("offset", &self.offset.0)
+            .field("bytes", &self.payload().len())
+            .finish()
+    }
+}
+
+/// Iterates over the records of a stream. See [`crate::Stream::read`].
+pub struct Reader {
+    disk: AnyDisk,
+    pool: BlockPool,
+    identity: Identity,
+    published: Arc<Published>,
+    stream: StreamId,
+    /// The offset wanted next, once it is known.
+    next: Offset,
+    /// Whether records below `next` may be missing without a word: nothing was asked for by offset.
+    any_start: bool,
+    end: Option<Offset>,
+    limit: Option<u64>,
+    durable: Lsn,
+    at: Lsn,
+    chain: Option<u32>,
+    open: Option<Open>,
+    ready: VecDeque<(FrameRef, u64)>,
+    batch: Arc<[u8]>,
+    batch_lsn: Lsn,
+    /// What explains a jump in the offsets that comes next.
+    jump: Jump,
+    /// An item that comes before the records that are ready.
+    notice: Option<ReadError>,
+    damage: Option<Corruption>,
+    finished: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Jump {
+    Start,
+    None,
+    Gap,
+    Damage,
+}
+
+struct Open {
+    segment: Arc<SegmentRef>,
+    end: Option<Lsn>,
+    window: Window,
+}
+
+/// What a reader is to read.
+pub(crate) struct Wanted {
+    pub(crate) stream: StreamId,
+    pub(crate) from: Option<Offset>,
+    pub(crate) end: Option<Offset>,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        disk: AnyDisk,
+        identity: Identity,
+        published: Arc<Published>,
+        wanted: &Wanted,
+    ) -> Result<Self, ReadError> {
+        Ok(Self {
+            disk,
+            pool: BlockPool::new(PIECES, PIECE_BYTES)?,
+            identity,
+            stream: wanted.stream,
+            next: wanted.from.unwrap_or_default(),
+            any_start: wanted.from.is_none(),
+            end: wanted.end,
+            limit: None,
+            durable: published.durable(),
+            at: published.first_lsn().unwrap_or_default(),
+            published,
+            chain: None,
+            open: None,
+            ready: VecDeque::new(),
+            batch: Arc::from([]),
+            batch_lsn: Lsn(0),
+            jump: Jump::Start,
+            notice: None,
+            damage: None,
+            finished: false,
+        })
+    }
+
+    /// Ends after `records` records.
+    #[must_use]
+    pub fn limit(mut self, records: u64) -> Self {
+        self.limit = Some(records);
+        self
+    }
+
+    fn advance(&mut self) -> Result<Option<Record>, ReadError> {
+        loop {
+            if self.limit == Some(0) || self.end.is_some_and(|end| self.next >= end) {
+                return Ok(None);
+            }
+            if let Some(notice) = self.notice.take() {
+                return Err(notice);
+            }
+            if let Some((frame, timestamp_ns)) = self.ready.pop_front() {
+                if let Some(record) = self.take_frame(frame, timestamp_ns)? {
+                    return Ok(Some(record));
+                }
+                continue;
+            }
+            if self.at >= self.durable {
+                return match self.damage.take() {
+                    Some(corruption) => Err(ReadError::Corrupt { corruption, resumes_at: None }),
+                    None => Ok(None),
+                };
+            }
+            self.next_batch()?;
+        }
+    }
+
+    /// A frame of the stream, in order: a record, or a reason why the offsets jump.
+    fn take_frame(
+        &mut self,
+        frame: FrameRef,
+        timestamp_ns: u64,
+    ) -> Result<Option<Record>, ReadError> {
+        if frame.offset < self.next {
+            return Ok(None);
+        }
+        if self.end.is_some_and(|end| frame.offset >= end) && self.damage.is_none() {
+            self.finished = true;
+            return Ok(None);
+        }
+        let jumped = frame.offset > self.next;
+        let jump = std::mem::replace(&mut self.jump, Jump::None);
+        let silent = jump == Jump::Start && self.any_start;
+        if let Some(corruption) = self.damage.take() {
+            let (first, resumes_at) = (frame.offset, Some(frame.offset));
+            self.ready.push_front((frame, timestamp_ns));
+            self.next = first;
+            return Err(ReadError::Corrupt { corruption, resumes_at });
+        }
+        if jumped && !silent {
+            let (first, next) = (self.next, frame.offset);
+            self.ready.push_front((frame, timestamp_ns));
+            self.next = next;
+            return Err(match jump {
+                Jump::Start => ReadError::Trimmed { first: next },
+                _ => ReadError::Lost { first, next },
+            });
+        }
+        self.next = Offset(frame.offset.0 + 1);
+        if !matches!(frame.kind, FrameKind::Record | FrameKind::Tombstone) {
+            return Ok(None);
+        }
+        if let Some(limit) = &mut self.limit {
+            *limit -= 1;
+        }
+        Ok(Some(Record {
+            batch: Arc::clone(&self.batch),
+            start: frame.payload_start,
+            len: frame.payload_bytes,
+            offset: frame.offset,
+            lsn: self.batch_lsn,
+            timestamp_ns,
+            tombstone: frame.kind == FrameKind::Tombstone,
+        }))
+    }
+
+    /// Reads the batch at `self.at`, or finds out where the next one is.
+    fn next_batch(&mut self) -> Result<(), ReadError> {
+        if self.open.as_ref().is_none_or(|open| open.end.is_some_and(|end| self.at >= end)) {
+            self.open_segment()?;
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let segment = open.segment.segment;
+        let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
+        let file_offset = SEGMENT_HEADER_BYTES + (self.at.0 - open.segment.base_lsn.0);
+        let block = open.window.get(&mut self.disk, file_offset, BLOCK_BYTES)?;
+        let decoded = BatchHeader::decode(block, seed, self.at);
+        let (header, chain) = match decoded {
+            Ok((header, chain)) if self.chain.is_none_or(|before| before == header.previous) => {
+                (header, chain)
+            }
+            Ok(_) => {
+                let what = "a batch that does not continue the one before it".to_owned();
+                return self.damaged(file_offset, what);
+            }
+            Err(refused) => return self.damaged(file_offset, refused.to_string()),
+        };
+        let stored = header.stored_bytes as usize;
+        let batch = open.window.get(&mut self.disk, file_offset, stored)?;
+        let (stream, ready) = (self.stream, &mut self.ready);
+        let timestamp_ns = header.timestamp_ns;
+        let checked = check_body(&header, batch, self.identity.log, self.identity.shard, |frame| {
+            if frame.stream == stream {
+                ready.push_back((frame, timestamp_ns));
+            }
+        });
+        if let Err((at, what)) = checked {
+            self.ready.clear();
+            return self.damaged(file_offset + at as u64, what);
+        }
+        if header.kind == BatchKind::Gap && self.jump == Jump::None {
+            self.jump = Jump::Gap;
+        }
+        if self.ready.back().is_some_and(|(frame, _)| frame.offset >= self.next) {
+            self.batch = Arc::from(batch);
+            self.batch_lsn = header.lsn;
+        } else {
+            self.ready.clear();
+        }
+        self.chain = Some(chain);
+        self.at = header.end();
+        Ok(())
+    }
+
+    fn open_segment(&mut self) -> Result<(), ReadError> {
+        self.close();
+        let Some((segment, end)) = self.published.segment_at(self.at) else {
+            self.at = self.durable;
+            return Ok(());
+        };
+        if segment.base_lsn > self.at || self.chain.is_none() {
+            // The start, or the head of the log was trimmed under the reader.
+            self.at = self.at.max(segment.base_lsn);
+            self.chain = (self.at == segment.base_lsn).then_some(segment.chain_before);
+        }
+        let name = names::segment(segment.segment);
+        let opened = ask(&mut self.disk, Op::Open { file: FILE, name, write: false });
+        match opened {
+            Ok(Done::Opened { bytes }) => {
+                let window = Window::new(self.pool.clone(), FILE, bytes);
+                self.open = Some(Open { segment, end, window });
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Unexpected) => {
+                let name = names::segment(segment.segment);
+                let what = "a listed segment is missing";
+                let (id, file) = (Some(segment.segment), name.as_str());
+                self.damage = Some(self.identity.corruption(id, file, 0, Some(self.at), what));
+                self.jump = Jump::Damage;
+                self.chain = None;
+                self.at = end.unwrap_or(self.durable);
+                Ok(())
+            }
+            Err(error) => {
+                self.finished = true;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The batch at `self.at` is damaged: looks for the next valid one.
+    fn damaged(&mut self, file_offset: u64, what: String) -> Result<(), ReadError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let segment = open.segment.segment;
+        let name = names::segment(segment);
+        let corruption =
+            self.identity.corruption(Some(segment), name.as_str(), file_offset, Some(self.at), what);
+        self.damage.get_or_insert(corruption);
+        self.jump = Jump::Damage;
+        self.chain = None;
+        let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
+        let end = open.end.unwrap_or(self.durable).min(self.durable);
+        let base = open.segment.base_lsn.0;
+        while self.at < end {
+            self.at = Lsn(self.at.0 + BLOCK_BYTES as u64);
+            let offset = SEGMENT_HEADER_BYTES + (self.at.0 - base);
+            let block = open.window.get(&mut self.disk, offset, BLOCK_BYTES)?;
+            if BatchHeader::decode(block, seed, self.at).is_ok() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            open.window.drop_all(&mut self.disk);
+            let _ = ask(&mut self.disk, Op::Close { file: FILE }); // only read from
+        }
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Record, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finished {
+            return None;
+        }
+        match self.advance() {
+            Ok(Some(record)) => Some(Ok(record)),
+            Ok(None) => {
+                self.finished = true;
+                None
+            }
+            Err(error) => {
+                self.finished |= matches!(error, ReadError::Disk(_));
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

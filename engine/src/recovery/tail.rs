@@ -1,0 +1,475 @@
+//! Reading the unsealed segments: where the log ends, and how much of it is proven durable.
+
+use std::collections::VecDeque;
+
+use ringlog_disk::{BlockPool, Disk, DiskErrorKind, Done, FileId, Op};
+
+use super::table::{Decision, Found, NextSegment, Proof, decide};
+use super::{Effects, Identity, ask, read_effects};
+use crate::error::{Corruption, OpenError};
+use crate::format::Refused;
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, HeaderSeed};
+use crate::format::catalogue::CatalogueEntry;
+use crate::format::manifest::{Manifest, SegmentState};
+use crate::format::segment::{SEGMENT_HEADER_BYTES, Sealed, SegmentFooter, SegmentHeader};
+use crate::ids::{Lsn, SegmentId};
+use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
+use crate::names;
+use crate::shard::Streams;
+use crate::window::Window;
+
+/// The file id that scanning uses; free again afterwards.
+pub(crate) const SCAN_FILE: FileId = FileId(FileId::LIMIT - 1);
+/// Size and number of the pieces in which segments are read.
+const PIECE_BYTES: usize = 1 << 20;
+const PIECES: u32 = 10;
+
+/// Blocks for reading segments: enough for the largest batch and for reading ahead.
+pub(crate) fn scan_pool() -> Result<BlockPool, OpenError> {
+    BlockPool::new(PIECES, PIECE_BYTES).map_err(OpenError::Disk)
+}
+
+const _: () = assert!(BATCH_BYTES_MAX <= (PIECES as usize - 1) * PIECE_BYTES);
+
+/// A segment that holds part of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) segment: SegmentId,
+    pub(crate) so_far: Sealed,
+}
+
+/// A batch behind the proven end.
+#[derive(Debug)]
+pub(crate) struct Unproven {
+    pub(crate) segment: SegmentId,
+    pub(crate) file_offset: u64,
+    pub(crate) header: BatchHeader,
+    pub(crate) chain: u32,
+    pub(crate) effects: Effects,
+}
+
+/// What the unsealed segments hold.
+pub(crate) struct Tail {
+    /// The end of the log.
+    pub(crate) end: Lsn,
+    pub(crate) last_ns: u64,
+    /// Everything before this is durable; where the last proven batch ends.
+    pub(crate) proven: Lsn,
+    /// Chain value at `proven`.
+    pub(crate) proven_chain: u32,
+    /// Segments that hold proven batches, and what of each is proven.
+    pub(crate) proven_parts: Vec<Part>,
+    /// The streams as of `proven`.
+    pub(crate) streams: Streams,
+    /// For each of `proven_parts` but the last: what its part of the catalogue holds.
+    pub(crate) catalogue: Vec<Vec<CatalogueEntry>>,
+    /// Batches from `proven` to `end`.
+    pub(crate) unproven: VecDeque<Unproven>,
+    pub(crate) records: u64,
+    pub(crate) bytes_scanned: u64,
+    pub(crate) cut_reason: Option<String>,
+    pub(crate) bytes_cut: u64,
+    /// Damage below what was durable once. Then `end` is where it begins.
+    pub(crate) corruption: Option<Corruption>,
+    /// The largest LSN that anything says was durable once.
+    pub(crate) told_durable: Lsn,
+    /// Where damage was met: the segment that `end` lies in, and those behind it that have a
+    /// readable first batch, each with where it begins. For reading what is left.
+    pub(crate) behind: Vec<(SegmentId, Lsn)>,
+}
+
+/// Which lives may have written at an LSN.
+fn epoch_fits(manifest: &Manifest, header: &BatchHeader) -> bool {
+    if header.lsn >= manifest.life_lsn {
+        header.epoch == manifest.epoch
+    } else {
+        header.epoch < manifest.epoch
+    }
+}
+
+struct Scan<'a> {
+    disk: &'a mut dyn Disk,
+    identity: Identity,
+    manifest: &'a Manifest,
+    pool: BlockPool,
+    tail: Tail,
+    chain: u32,
+    /// The largest durable LSN that anything has told of.
+    told_durable: Lsn,
+    /// Bytes of batches behind the place where the log stops.
+    behind: u64,
+}
+
+enum Opened {
+    Yes(Window),
+    Damaged(Corruption),
+}
+
+/// Scans the unsealed segments. Changes nothing on disk.
+///
+/// # Errors
+/// Of the disk, and an unknown version. Damage is not an error here; see [`Tail::corruption`].
+pub(crate) fn scan(
+    disk: &mut dyn Disk,
+    identity: &Identity,
+    manifest: &Manifest,
+    streams: Streams,
+) -> Result<Tail, OpenError> {
+    let (start, chain) = manifest.sealed_end();
+    let tail = Tail {
+        end: start,
+        last_ns: last_sealed_ns(manifest),
+        proven: start,
+        proven_chain: chain,
+        proven_parts: Vec::new(),
+        streams,
+        catalogue: Vec::new(),
+        unproven: VecDeque::new(),
+        records: 0,
+        bytes_scanned: 0,
+        cut_reason: None,
+        bytes_cut: 0,
+        corruption: None,
+        told_durable: start,
+        behind: Vec::new(),
+    };
+    let mut scan = Scan {
+        disk,
+        identity: *identity,
+        manifest,
+        pool: scan_pool()?,
+        tail,
+        chain,
+        told_durable: manifest.proven_lsn.max(start),
+        behind: 0,
+    };
+    scan.segments()?;
+    scan.prove();
+    scan.tail.told_durable = scan.told_durable;
+    if scan.tail.corruption.is_none() {
+        scan.tail.behind.clear();
+    }
+    Ok(scan.tail)
+}
+
+fn last_sealed_ns(manifest: &Manifest) -> u64 {
+    manifest
+        .segments
+        .iter()
+        .filter_map(|entry| match entry.state {
+            SegmentState::Sealed { sealed, .. } => Some(sealed.last_ns),
+            SegmentState::Unsealed => None,
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+impl Scan<'_> {
+    fn segments(&mut self) -> Result<(), OpenError> {
+        let unsealed: Vec<SegmentId> = self
+            .manifest
+            .segments
+            .iter()
+            .filter(|entry| entry.state == SegmentState::Unsealed)
+            .map(|entry| entry.segment)
+            .collect();
+        for (at, segment) in unsealed.iter().copied().enumerate() {
+            let base = self.tail.end;
+            self.tail.behind = vec![(segment, base)];
+            let mut window = match self.open(segment)? {
+                Opened::Yes(window) => window,
+                Opened::Damaged(corruption) => {
+                    self.look_into_later(&unsealed[at + 1..])?;
+                    return self.damaged(corruption);
+                }
+            };
+            let stop = self.batches(segment, &mut window)?;
+            let clean_end = self.manifest.clean && self.tail.end == self.manifest.proven_lsn;
+            if !clean_end {
+                // The rest of this segment may still hold a header that proves something.
+                let from = stop.file_offset + BLOCK_BYTES as u64;
+                self.look_for_proof(segment, &mut window, from, base.0)?;
+            }
+            self.close(window)?;
+            let next = match clean_end {
+                true => NextSegment::DoesNotJoin,
+                false => self.look_into_later(&unsealed[at + 1..])?,
+            };
+            if self.tail.corruption.is_some() {
+                return Ok(());
+            }
+            let here = self.tail.end;
+            let proof = if self.told_durable > here { Proof::Beyond } else { Proof::NotBeyond };
+            match decide(Found::Other, next, proof) {
+                Decision::Take | Decision::NextSegment => {}
+                Decision::Cut => {
+                    if stop.remains {
+                        self.tail.bytes_cut = self.behind + BLOCK_BYTES as u64;
+                        self.tail.cut_reason = Some(stop.why);
+                    }
+                    return Ok(());
+                }
+                Decision::Corrupt => {
+                    let what = format!("{}; LSN {} was durable once", stop.why, self.told_durable);
+                    let file = names::segment(segment);
+                    let (file, at) = (file.as_str(), stop.file_offset);
+                    let corruption =
+                        self.identity.corruption(Some(segment), file, at, Some(here), what);
+                    return self.damaged(corruption);
+                }
+            }
+        }
+        let end = self.tail.end;
+        if self.told_durable > end {
+            let what = format!(
+                "the log ends at LSN {end}, but LSN {} was durable once",
+                self.told_durable
+            );
+            let file = names::MANIFEST_FILE;
+            return self.damaged(self.identity.corruption(None, file, 0, Some(end), what));
+        }
+        Ok(())
+    }
+
+    fn damaged(&mut self, corruption: Corruption) -> Result<(), OpenError> {
+        self.tail.corruption.get_or_insert(corruption);
+        Ok(())
+    }
+
+    fn close(&mut self, mut window: Window) -> Result<(), OpenError> {
+        window.drop_all(self.disk);
+        self.tail.bytes_scanned += window.bytes_read;
+        ask(self.disk, Op::Close { file: SCAN_FILE })?;
+        Ok(())
+    }
+
+    fn open(&mut self, segment: SegmentId) -> Result<Opened, OpenError> {
+        let name = names::segment(segment);
+        let identity = self.identity;
+        let damaged =
+            |what: &str| identity.corruption(Some(segment), name.as_str(), 0, None, what);
+        let opened =
+            ask(self.disk, Op::Open { file: SCAN_FILE, name: name.clone(), write: false });
+        let bytes = match opened {
+            Ok(Done::Opened { bytes }) => bytes,
+            Ok(_) => 0,
+            Err(error) if error.kind == DiskErrorKind::NotFound => {
+                return Ok(Opened::Damaged(damaged("a listed segment is missing")));
+            }
+            Err(error) if error.kind == DiskErrorKind::Unexpected => {
+                return Ok(Opened::Damaged(damaged("a listed segment is no regular file")));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut window = Window::new(self.pool.clone(), SCAN_FILE, bytes);
+        let header = SegmentHeader::decode(window.get(self.disk, 0, BLOCK_BYTES)?);
+        let wrong = match header {
+            Ok(header)
+                if header.log == identity.log
+                    && header.shard == identity.shard
+                    && header.segment == segment
+                    && header.segment_bytes == identity.segment_bytes =>
+            {
+                (bytes < identity.segment_bytes).then(|| {
+                    format!("{bytes} bytes long instead of {}", identity.segment_bytes)
+                })
+            }
+            Ok(header) => Some(format!(
+                "a segment {} of log {}, shard {}",
+                header.segment, header.log, header.shard
+            )),
+            Err(Refused::Version(version)) => {
+                self.close(window)?;
+                return Err(identity.refused(name.as_str(), Refused::Version(version)));
+            }
+            Err(Refused::Damaged(what)) => Some(what),
+        };
+        match wrong {
+            None => Ok(Opened::Yes(window)),
+            Some(what) => {
+                self.close(window)?;
+                Ok(Opened::Damaged(damaged(&what)))
+            }
+        }
+    }
+
+    /// Takes batches as long as they validate.
+    fn batches(&mut self, segment: SegmentId, window: &mut Window) -> Result<Stop, OpenError> {
+        let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
+        let base = self.tail.end;
+        loop {
+            let lsn = self.tail.end;
+            let file_offset = SEGMENT_HEADER_BYTES + (lsn.0 - base.0);
+            let stop = |why: String, remains: bool| Stop { file_offset, why, remains };
+            let block = window.get(self.disk, file_offset, BLOCK_BYTES)?;
+            let blank = block.iter().all(|byte| *byte == 0);
+            let (header, chain) = match BatchHeader::decode(block, seed, lsn) {
+                Ok(decoded) => decoded,
+                Err(Refused::Version(version)) => {
+                    let file = names::segment(segment);
+                    return Err(self.identity.refused(file.as_str(), Refused::Version(version)));
+                }
+                Err(Refused::Damaged(why)) => {
+                    let footer = SegmentFooter::decode(block).is_ok();
+                    return Ok(stop(why, !blank && !footer));
+                }
+            };
+            if header.previous != self.chain || !epoch_fits(self.manifest, &header) {
+                return Ok(stop("a batch of an older life".into(), false));
+            }
+            let stored = header.stored_bytes as usize;
+            let batch = window.get(self.disk, file_offset, stored)?;
+            let effects = match read_effects(&header, batch, &self.identity) {
+                Ok(effects) => effects,
+                Err((at, what)) => {
+                    return Ok(stop(format!("byte {at} of a batch: {what}"), true));
+                }
+            };
+            self.chain = chain;
+            self.told_durable = self.told_durable.max(header.durable_lsn);
+            self.tail.end = header.end();
+            self.tail.last_ns = self.tail.last_ns.max(header.timestamp_ns);
+            self.tail.records += effects.records;
+            self.tail.unproven.push_back(Unproven { segment, file_offset, header, chain, effects });
+            self.fold();
+        }
+    }
+
+    /// Whether the first of the later segments goes on where this one ends; if not, whether any of
+    /// them proves that this one should not end here.
+    fn look_into_later(&mut self, later: &[SegmentId]) -> Result<NextSegment, OpenError> {
+        for (at, segment) in later.iter().copied().enumerate() {
+            let mut window = match self.open(segment)? {
+                Opened::Yes(window) => window,
+                Opened::Damaged(corruption) => {
+                    // Listed segments were whole before they were listed.
+                    self.damaged(corruption)?;
+                    continue;
+                }
+            };
+            if let Some(header) = self.first_header(segment, &mut window)? {
+                let joins = at == 0
+                    && header.lsn == self.tail.end
+                    && header.previous == self.chain
+                    && self.is_whole(&header, &mut window)?;
+                if joins {
+                    self.close(window)?;
+                    return Ok(NextSegment::Joins);
+                }
+                self.told_durable = self.told_durable.max(header.durable_lsn);
+                self.tail.behind.push((segment, header.lsn));
+                let from = SEGMENT_HEADER_BYTES + BLOCK_BYTES as u64;
+                self.look_for_proof(segment, &mut window, from, header.lsn.0)?;
+            }
+            self.close(window)?;
+        }
+        Ok(NextSegment::DoesNotJoin)
+    }
+
+    fn is_whole(&mut self, header: &BatchHeader, window: &mut Window) -> Result<bool, OpenError> {
+        let stored = header.stored_bytes as usize;
+        let batch = window.get(self.disk, SEGMENT_HEADER_BYTES, stored)?;
+        Ok(read_effects(header, batch, &self.identity).is_ok())
+    }
+
+    /// The header of the first batch of a segment, wherever in the log that lies.
+    fn first_header(
+        &mut self,
+        segment: SegmentId,
+        window: &mut Window,
+    ) -> Result<Option<BatchHeader>, OpenError> {
+        let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
+        let block = window.get(self.disk, SEGMENT_HEADER_BYTES, BLOCK_BYTES)?;
+        let Some(lsn) = block.get(8..16) else { return Ok(None) };
+        let lsn = Lsn(crate::format::bytes::get_u64(lsn, 0));
+        let header = BatchHeader::decode(block, seed, lsn).ok().map(|(header, _)| header);
+        Ok(header.filter(|header| epoch_fits(self.manifest, header)))
+    }
+
+    /// Looks at every block for the header of a batch of this segment, and keeps the largest
+    /// durable LSN that one tells of.
+    fn look_for_proof(
+        &mut self,
+        segment: SegmentId,
+        window: &mut Window,
+        from: u64,
+        base: u64,
+    ) -> Result<(), OpenError> {
+        let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
+        let mut offset = from;
+        while offset < self.identity.segment_bytes {
+            let block = window.get(self.disk, offset, BLOCK_BYTES)?;
+            let Some(bytes) = block.get(..BATCH_HEADER_BYTES) else { break };
+            let lsn = Lsn(base.saturating_add(offset - SEGMENT_HEADER_BYTES));
+            if let Ok((header, _)) = BatchHeader::decode(bytes, seed, lsn)
+                && epoch_fits(self.manifest, &header)
+            {
+                self.told_durable = self.told_durable.max(header.durable_lsn);
+                self.behind += u64::from(header.stored_bytes);
+            }
+            offset += BLOCK_BYTES as u64;
+        }
+        Ok(())
+    }
+
+    /// Moves batches that are proven by now out of the list of the unproven.
+    fn fold(&mut self) {
+        while let Some(batch) = self.tail.unproven.front() {
+            if batch.header.end() > self.told_durable {
+                return;
+            }
+            let Some(batch) = self.tail.unproven.pop_front() else { return };
+            take_proven(&mut self.tail, batch);
+        }
+    }
+
+    fn prove(&mut self) {
+        self.fold();
+        // A watermark proves what lies before it, but nobody needs it to be proven.
+        let holds_records =
+            |batch: &Unproven| batch.header.kind != BatchKind::Watermark;
+        if !self.tail.unproven.iter().any(holds_records) {
+            self.tail.unproven.clear();
+            self.tail.end = self.tail.proven;
+        }
+    }
+}
+
+struct Stop {
+    file_offset: u64,
+    why: String,
+    /// Whether something of a batch is there.
+    remains: bool,
+}
+
+/// Counts a batch as proven. Where it is the first of its segment, the one before is complete.
+pub(crate) fn take_proven(tail: &mut Tail, batch: Unproven) {
+    let Unproven { segment, header, chain, effects, .. } = batch;
+    if tail.proven_parts.last().is_none_or(|part| part.segment != segment) {
+        if !tail.proven_parts.is_empty() {
+            let changes = tail.streams.take_changes();
+            tail.catalogue.push(changes);
+        }
+        tail.proven_parts.push(Part {
+            segment,
+            so_far: Sealed {
+                base_lsn: header.lsn,
+                end_lsn: header.lsn,
+                chain_before: tail.proven_chain,
+                chain_end: tail.proven_chain,
+                records: 0,
+                first_ns: header.timestamp_ns,
+                last_ns: header.timestamp_ns,
+            },
+        });
+    }
+    effects.apply(&mut tail.streams);
+    if let Some(part) = tail.proven_parts.last_mut() {
+        part.so_far.end_lsn = header.end();
+        part.so_far.chain_end = chain;
+        part.so_far.records += u64::from(header.frames);
+        part.so_far.last_ns = header.timestamp_ns;
+    }
+    tail.proven = header.end();
+    tail.proven_chain = chain;
+}

@@ -1,0 +1,253 @@
+//! The writer thread of a shard: the loop that joins the shard's machine, its disk, its inbox and
+//! a clock.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use ringlog_disk::{Disk, DiskFacts, Wait};
+
+use crate::clock::Clock;
+use crate::ids::{Lsn, Offset, StreamId};
+use crate::inbox::{Admission, Inbox};
+use crate::published::Published;
+use crate::shard::{Reply, Request, Shard, ShardCounts, Time};
+
+/// How long a chunk for which nobody waits may stay open, in nanoseconds.
+const CHUNK_OPEN_NS: u64 = 1_000_000;
+
+/// What a handle asks the writer.
+pub(crate) enum Command {
+    /// A request of the shard.
+    Ask(Request, SyncSender<Reply>),
+    /// A look at it.
+    Look(Vec<StreamId>, SyncSender<Snapshot>),
+}
+
+/// A look at a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) counts: ShardCounts,
+    pub(crate) staged: Lsn,
+    pub(crate) written: Lsn,
+    pub(crate) flush_ns: Histogram<u64>,
+    /// Next offsets of the streams asked for.
+    pub(crate) offsets: Vec<Offset>,
+}
+
+/// What the handles of a log share with the writer of one shard.
+pub(crate) struct Shared {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) commands: Sender<Command>,
+    pub(crate) facts: DiskFacts,
+    pub(crate) notes: Vec<String>,
+    /// The last look, once the writer is gone: with the next offsets of all streams.
+    pub(crate) last: Mutex<Option<Snapshot>>,
+}
+
+/// A histogram of flush times: 1 µs to 60 s, three digits. Cannot fail: the bounds are constant.
+pub(crate) fn flush_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("constant bounds")
+}
+
+/// The writer thread's state.
+pub(crate) struct Writer<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) shard: Shard,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) clock: Clock,
+    pub(crate) flush_ns: Histogram<u64>,
+    pub(crate) asked: Vec<(u64, SyncSender<Reply>)>,
+    pub(crate) next_id: u64,
+    pub(crate) closing: Option<u64>,
+    pub(crate) poison_told: bool,
+}
+
+impl<D: Disk> Writer<D> {
+    /// Runs until the log is closed.
+    pub(crate) fn run(mut self) {
+        let mut out = Vec::new();
+        let mut open_since: Option<u64> = None;
+        loop {
+            let now = self.clock.now();
+            self.take_chunks(now);
+            if self.take_commands(now) {
+                self.take_chunks(now);
+            }
+            while let Some((tag, op)) = self.shard.next_op(now) {
+                self.disk.submit(tag, op);
+            }
+            self.tell();
+            if self.is_finished() {
+                break;
+            }
+            let inbox = &self.shared.inbox;
+            inbox.set_idle(self.shard.is_idle());
+            let (used, urgent) = inbox.open_chunks();
+            if urgent && self.shard.is_idle() {
+                inbox.sweep(false);
+                continue;
+            }
+            open_since = used.then(|| open_since.unwrap_or(now.mono_ns));
+            if open_since.is_some_and(|since| since + CHUNK_OPEN_NS <= now.mono_ns) {
+                inbox.sweep(true);
+                open_since = None;
+                continue;
+            }
+            if inbox.depth() > 0 && self.shard.is_idle() {
+                continue;
+            }
+            let wait = self.how_long(now, open_since.map(|since| since + CHUNK_OPEN_NS));
+            self.disk.reap(wait, &mut out);
+            if out.is_empty() {
+                continue;
+            }
+            let now = self.clock.now();
+            for done in out.drain(..) {
+                self.shard.complete(done, now);
+            }
+            // What has gathered meanwhile goes with the next commit.
+            self.shared.inbox.sweep(false);
+        }
+        self.finish();
+    }
+
+    fn take_chunks(&mut self, now: Time) {
+        while let Some(chunk) = self.shared.inbox.pop() {
+            self.shard.push(chunk, now);
+        }
+    }
+
+    /// Gives whether there was any.
+    fn take_commands(&mut self, now: Time) -> bool {
+        let mut any = false;
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Ask(request, reply)) => {
+                    any = true;
+                    if request == Request::Close {
+                        self.shared.inbox.set_admission(Admission::Closed);
+                        self.closing = Some(self.next_id);
+                    }
+                    // Everything appended before the request belongs to it.
+                    self.shared.inbox.drain_slots();
+                    self.take_chunks(now);
+                    self.shard.request(self.next_id, request);
+                    self.asked.push((self.next_id, reply));
+                    self.next_id += 1;
+                }
+                Ok(Command::Look(streams, reply)) => {
+                    let _ = reply.send(self.look(&streams)); // the asker may have gone
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return any,
+            }
+        }
+    }
+
+    /// Publishes the watermarks, then tells those who wait for them.
+    fn tell(&mut self) {
+        self.shared.published.set_durable(self.shard.durable());
+        if let Some(segments) = self.shard.take_segments() {
+            self.shared.published.set_segments(segments);
+        }
+        for flush_ns in self.shard.take_flush_times() {
+            self.flush_ns.saturating_record(flush_ns);
+        }
+        let admission = match self.shard.is_disk_full() {
+            true => Admission::DiskFull,
+            false => Admission::Open,
+        };
+        self.shared.inbox.set_admission(admission);
+        if let (Some(error), false) = (self.shard.poisoned(), self.poison_told) {
+            self.poison_told = true;
+            self.shared.inbox.poison(error.clone());
+            self.shared.inbox.drain_slots();
+            while let Some(chunk) = self.shared.inbox.pop() {
+                self.shard.push(chunk, Time::default());
+            }
+        }
+        for (ticket, level) in self.shard.take_acks() {
+            ticket.advance(level);
+        }
+        for (ticket, error) in self.shard.take_failures() {
+            ticket.fail(error);
+        }
+        self.shared.inbox.room_made();
+        let asked = &mut self.asked;
+        for (id, reply) in self.shard.take_replies() {
+            if let Some(at) = asked.iter().position(|(asked, _)| *asked == id) {
+                let (_, sender) = asked.swap_remove(at);
+                if self.closing == Some(id) {
+                    self.closing = None;
+                    self.next_id = u64::MAX; // marks the end
+                }
+                let _ = sender.send(reply); // the asker may have gone
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.next_id == u64::MAX
+    }
+
+    fn how_long(&self, now: Time, sweep_at: Option<u64>) -> Wait {
+        let deadline = [self.shard.deadline(), sweep_at].into_iter().flatten().min();
+        match deadline {
+            None => Wait::Any,
+            Some(at) if at > now.mono_ns => Wait::AtMost(Duration::from_nanos(at - now.mono_ns)),
+            // It is due, but something in flight has to end first.
+            Some(_) if self.disk.in_flight() > 0 => Wait::AtMost(Duration::from_millis(10)),
+            Some(_) => Wait::AtMost(Duration::from_millis(1)),
+        }
+    }
+
+    fn look(&self, streams: &[StreamId]) -> Snapshot {
+        Snapshot {
+            counts: self.shard.counts().clone(),
+            staged: self.shard.staged(),
+            written: self.shard.written(),
+            flush_ns: self.flush_ns.clone(),
+            offsets: streams.iter().map(|stream| self.shard.next_offset(*stream)).collect(),
+        }
+    }
+
+    fn finish(self) {
+        let all: Vec<StreamId> = (0..self.shard.stream_count()).map(StreamId).collect();
+        let last = self.look(&all);
+        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        // Dropping the disk waits for what is in flight; whoever asks from now on is told by the
+        // closed channel.
+    }
+}
+
+impl Shared {
+    /// Asks the writer and waits for its answer; `None` when it is gone.
+    pub(crate) fn ask(&self, request: Request) -> Option<Reply> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.commands.send(Command::Ask(request, sender)).ok()?;
+        self.inbox.wake_writer();
+        receiver.recv().ok()
+    }
+
+    /// A look at the shard; the last one when the writer is gone.
+    pub(crate) fn look(&self, streams: &[StreamId]) -> Option<Snapshot> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        if self.commands.send(Command::Look(streams.to_vec(), sender)).is_ok() {
+            self.inbox.wake_writer();
+            if let Ok(snapshot) = receiver.recv() {
+                return Some(snapshot);
+            }
+        }
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map(|last| {
+            let offset = |stream: &StreamId| {
+                last.offsets.get(stream.0 as usize).copied().unwrap_or_default()
+            };
+            let offsets = streams.iter().map(offset).collect();
+            Snapshot { offsets, ..last.clone() }
+        })
+    }
+}

@@ -1,0 +1,696 @@
+//! One shard: a plain state machine that turns chunks into batches, batches into writes, and
+//! completions into watermarks.
+//!
+//! It never sees a path, a descriptor, a clock or a thread. Time is a value handed in; what the
+//! disk shall do comes out of [`Shard::next_op`], what the disk did goes into
+//! [`Shard::complete`]. The same machine runs on io_uring, on blocking calls and in simulation.
+//!
+//! ```text
+//! chunk --push--> pending --form_commit--> commit: in flight --> written --> flushed = durable
+//!                    |                        |                                   |
+//!               (disk full: refused)      (failure: poisoned, for good, everything behind fails)
+//! ```
+//!
+//! Invariants:
+//! - staged >= written >= durable; each only grows, and each is a prefix: a batch counts as written
+//!   or durable only when every earlier batch does;
+//! - the commit point of a record is the completion of a flush that covers it and all before it;
+//! - a flush covers writes of one file that had completed before it was submitted, and, where it
+//!   travels with a write, that write;
+//! - after a failed write or flush nothing is acknowledged any more, and nothing is retried;
+//! - no byte of a batch is written twice; a commit never crosses a segment;
+//! - a segment is listed durably before its first batch is written, and is overwritten only after
+//!   a manifest without it is durable and no reader holds it.
+
+mod commit;
+mod flush;
+mod rotate;
+mod streams;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ringlog_disk::{BlockPool, Completion, DiskError, DiskErrorKind, FileId, Flush, Op, Tag};
+
+use crate::chunk::Chunk;
+use crate::error::ReceiptError;
+use crate::format::manifest::Manifest;
+use crate::format::segment::Sealed;
+use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
+use crate::limits::SEALING_MAX;
+use crate::options::{Durability, SyncPolicy};
+use crate::receipt::{Level, Ticket};
+
+use flush::FlushPlan;
+pub(crate) use streams::Streams;
+
+/// How long after the last commit the durable LSN is put on record, in nanoseconds.
+const WATERMARK_AFTER_NS: u64 = 5_000_000;
+/// While a commit is in flight, the next one waits until this much has gathered.
+const PIPELINE_BYTES: usize = 256 << 10;
+
+/// An instant, as the driver of the shard read it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Time {
+    /// Monotonic nanoseconds since any fixed instant.
+    pub mono_ns: u64,
+    /// Nanoseconds since 1970; may jump.
+    pub wall_ns: u64,
+}
+
+/// What does not change while the shard lives.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// The log.
+    pub log: LogId,
+    /// The shard's number.
+    pub shard: u16,
+    /// This life.
+    pub epoch: Epoch,
+    /// Size of a segment file in bytes.
+    pub segment_bytes: u64,
+    /// When to flush.
+    pub policy: SyncPolicy,
+    /// Commits in flight, at most.
+    pub commits_in_flight: usize,
+    /// Bytes of one commit, at most (a single larger chunk goes alone).
+    pub commit_bytes: usize,
+    /// How long a commit waits for company, in nanoseconds.
+    pub linger_ns: u64,
+    /// Blocks in which small chunks are copied together; reserved for the writer.
+    pub batch_blocks: BlockPool,
+    /// Blocks for segment headers, footers and watermarks; reserved for the writer.
+    pub meta_blocks: BlockPool,
+}
+
+/// A segment as readers know it. Held by a reader while it reads in it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SegmentRef {
+    /// Its number; names its file.
+    pub segment: SegmentId,
+    /// LSN of its first batch.
+    pub base_lsn: Lsn,
+    /// Chain value before its first batch.
+    pub chain_before: u32,
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+pub(crate) struct OpenSegment {
+    pub(crate) segment: SegmentId,
+    pub(crate) file: FileId,
+    /// Its end, chain and counts move with each batch.
+    pub(crate) so_far: Sealed,
+}
+
+/// What recovery hands to a shard.
+pub(crate) struct Start {
+    /// The manifest as it is on disk.
+    pub(crate) manifest: Manifest,
+    /// The segment to go on in, open for writing.
+    pub(crate) open: Option<OpenSegment>,
+    /// Where to go on; everything before it is durable.
+    pub(crate) next_lsn: Lsn,
+    pub(crate) chain: u32,
+    pub(crate) streams: Streams,
+    pub(crate) last_ns: u64,
+    /// Files of segments that are listed no more.
+    pub(crate) spares: Vec<SegmentId>,
+    /// Segments that are listed, prepared and empty.
+    pub(crate) prepared: Vec<(SegmentId, FileId)>,
+    /// All segments with batches, oldest first.
+    pub(crate) segments: Vec<Arc<SegmentRef>>,
+}
+
+/// One commit that is not durable yet.
+#[derive(Debug)]
+struct Commit {
+    segment: SegmentId,
+    end: Lsn,
+    /// Receipts that wait for more than they have.
+    tickets: Vec<(Arc<Ticket>, Durability)>,
+    wants_sync: bool,
+    written: bool,
+    flushed: bool,
+    /// Whether its write carries its flush.
+    flush_travels: bool,
+}
+
+/// What an operation in flight is.
+#[derive(Debug)]
+enum Flight {
+    Commit { segment: SegmentId, end: Lsn, flush: Flush, watermark: bool, submitted_ns: u64 },
+    Sync { segment: SegmentId, covers: Lsn, submitted_ns: u64 },
+    Job,
+}
+
+/// What a user asks of a shard beside appending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Everything handed over so far is to be durable.
+    Flush,
+    /// The open segment is to be sealed.
+    Rotate,
+    /// The oldest sealed segments are to go, all but so many.
+    Trim {
+        /// How many sealed segments stay.
+        keep_sealed: usize,
+    },
+    /// Everything is to be durable, then the manifest is marked clean.
+    Close,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// So many segments were trimmed.
+    Trimmed {
+        /// How many.
+        segments: u64,
+    },
+    /// The disk is full.
+    DiskFull,
+    /// The shard failed.
+    Poisoned(DiskError),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: u64,
+    request: Request,
+    /// Chunks that were accepted before it.
+    after_chunks: u64,
+    /// Set once those are placed.
+    target: Option<Lsn>,
+}
+
+/// Counters of a shard. All of them only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounts {
+    /// Records placed.
+    pub records: u64,
+    /// Records whose batch was acknowledged at the level they asked for.
+    pub acknowledged: u64,
+    /// Batches written.
+    pub batches: u64,
+    /// Write operations that carried them.
+    pub commits: u64,
+    /// Bytes written for batches, with headers and padding.
+    pub bytes_written: u64,
+    /// Flushes completed, with a write or alone.
+    pub flushes: u64,
+    /// Flushes that failed.
+    pub flush_failures: u64,
+    /// Segments opened for writing.
+    pub rotations: u64,
+    /// Segments prepared from a trimmed one.
+    pub recycled: u64,
+    /// When the last flush completed, in nanoseconds since 1970.
+    pub last_flush_ns: u64,
+}
+
+/// See the module's text.
+pub struct Shard {
+    config: ShardConfig,
+    plan: FlushPlan,
+    streams: Streams,
+    // Placement.
+    pending: VecDeque<Box<Chunk>>,
+    pending_bytes: usize,
+    oldest_pending_ns: u64,
+    accepted_chunks: u64,
+    placed_chunks: u64,
+    chain: u32,
+    last_ns: u64,
+    staged: Lsn,
+    written: Lsn,
+    durable: Lsn,
+    /// The durable LSN in the newest batch header.
+    recorded_durable: Lsn,
+    // In flight.
+    commits: VecDeque<Commit>,
+    writes_in_flight: usize,
+    sync_in_flight: bool,
+    sync_wanted: Lsn,
+    flights: Vec<(Tag, Flight)>,
+    next_tag: u64,
+    idle_since_ns: Option<u64>,
+    watermark_in_flight: bool,
+    // Segments.
+    rotation: rotate::Rotation,
+    segments: Vec<Arc<SegmentRef>>,
+    segments_changed: bool,
+    // Outside world.
+    waiting: Vec<Waiting>,
+    poison: Option<DiskError>,
+    acks: Vec<(Arc<Ticket>, Level)>,
+    failures: Vec<(Arc<Ticket>, ReceiptError)>,
+    replies: Vec<(u64, Reply)>,
+    flush_times_ns: Vec<u64>,
+    counts: ShardCounts,
+}
+
+impl Shard {
+    pub(crate) fn new(config: ShardConfig, start: Start) -> Self {
+        let plan = FlushPlan::new(config.policy);
+        Self {
+            plan,
+            streams: start.streams,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            oldest_pending_ns: 0,
+            accepted_chunks: 0,
+            placed_chunks: 0,
+            chain: start.chain,
+            last_ns: start.last_ns,
+            staged: start.next_lsn,
+            written: start.next_lsn,
+            durable: start.next_lsn,
+            recorded_durable: start.next_lsn,
+            commits: VecDeque::new(),
+            writes_in_flight: 0,
+            sync_in_flight: false,
+            sync_wanted: start.next_lsn,
+            flights: Vec::new(),
+            next_tag: 0,
+            idle_since_ns: None,
+            watermark_in_flight: false,
+            rotation: rotate::Rotation::new(
+                start.manifest,
+                start.open,
+                start.prepared,
+                start.spares,
+            ),
+            segments: start.segments,
+            segments_changed: true,
+            waiting: Vec::new(),
+            poison: None,
+            acks: Vec::new(),
+            failures: Vec::new(),
+            replies: Vec::new(),
+            flush_times_ns: Vec::new(),
+            counts: ShardCounts::default(),
+            config,
+        }
+    }
+
+    /// Takes a chunk. It is placed in the order of these calls.
+    pub fn push(&mut self, chunk: Box<Chunk>, now: Time) {
+        self.accepted_chunks += 1;
+        if let Some(error) = &self.poison {
+            self.failures.push((Arc::clone(&chunk.ticket), ReceiptError::Poisoned(error.clone())));
+            self.placed_chunks += 1;
+            return;
+        }
+        if self.pending.is_empty() {
+            self.oldest_pending_ns = now.mono_ns;
+        }
+        self.pending_bytes += chunk.section().section_bytes();
+        self.pending.push_back(chunk);
+    }
+
+    /// Takes a request; its answer comes out of [`Shard::take_replies`] under the same `id`.
+    pub fn request(&mut self, id: u64, request: Request) {
+        match &self.poison {
+            Some(error) => self.replies.push((id, Reply::Poisoned(error.clone()))),
+            None => self.waiting.push(Waiting {
+                id,
+                request,
+                after_chunks: self.accepted_chunks,
+                target: None,
+            }),
+        }
+    }
+
+    /// What the disk shall do next; `None` when it has nothing (more) to do now.
+    pub fn next_op(&mut self, now: Time) -> Option<(Tag, Op)> {
+        if self.poison.is_some() {
+            return None;
+        }
+        self.settle_requests();
+        let op = self
+            .form_commit(now)
+            .or_else(|| self.next_sync(now))
+            .or_else(|| self.next_job_op(now))
+            .or_else(|| self.watermark(now));
+        self.note_idleness(now);
+        self.settle_requests();
+        op
+    }
+
+    /// What the disk did.
+    pub fn complete(&mut self, done: Completion, now: Time) {
+        let Some(at) = self.flights.iter().position(|(tag, _)| *tag == done.tag) else {
+            return; // not ours
+        };
+        let (_, flight) = self.flights.swap_remove(at);
+        let Completion { slices, result, .. } = done;
+        drop(slices); // the blocks go back to their pools
+        match flight {
+            Flight::Commit { segment, end, flush, watermark, submitted_ns } => {
+                if watermark {
+                    self.watermark_in_flight = false;
+                } else {
+                    self.writes_in_flight -= 1;
+                }
+                match result {
+                    Ok(_) => self.commit_completed(segment, end, flush, submitted_ns, now),
+                    Err(error) => {
+                        self.counts.flush_failures += u64::from(flush != Flush::No);
+                        self.fail(error);
+                    }
+                }
+            }
+            Flight::Sync { segment, covers, submitted_ns } => {
+                self.sync_in_flight = false;
+                match result {
+                    Ok(_) => {
+                        self.flush_completed(submitted_ns, now);
+                        for commit in &mut self.commits {
+                            if commit.segment == segment && commit.end <= covers {
+                                commit.flushed = true;
+                            }
+                        }
+                        self.advance();
+                    }
+                    Err(error) => {
+                        self.counts.flush_failures += 1;
+                        self.fail(error);
+                    }
+                }
+            }
+            Flight::Job => self.job_op_completed(result, now),
+        }
+        self.settle_requests();
+    }
+
+    /// When [`Shard::next_op`] should be asked again although nothing has completed.
+    pub fn deadline(&self) -> Option<u64> {
+        if self.poison.is_some() {
+            return None;
+        }
+        let linger = (!self.pending.is_empty() && self.writes_in_flight == 0)
+            .then(|| self.oldest_pending_ns + self.config.linger_ns)
+            .filter(|_| self.config.linger_ns > 0);
+        let watermark = self
+            .idle_since_ns
+            .filter(|_| self.watermark_wanted() || self.idle_flush_wanted())
+            .map(|since| since + WATERMARK_AFTER_NS);
+        [linger, watermark, self.plan.deadline_ns(), self.rotation.retry_at_ns()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Everything before this is flushed.
+    pub fn durable(&self) -> Lsn {
+        self.durable
+    }
+
+    /// Everything before this was accepted by the device.
+    pub fn written(&self) -> Lsn {
+        self.written
+    }
+
+    /// Everything before this has its place.
+    pub fn staged(&self) -> Lsn {
+        self.staged
+    }
+
+    /// Whether it has nothing in flight and nothing to place.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.writes_in_flight == 0 && !self.sync_in_flight
+    }
+
+    /// Whether records that wait cannot be placed, or soon could not, because the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        self.rotation.is_disk_full()
+            && !self.rotation.has_next()
+            && self.rotation.room(&self.config) < self.config.segment_bytes / 8
+    }
+
+    /// The failure that poisoned it.
+    pub fn poisoned(&self) -> Option<&DiskError> {
+        self.poison.as_ref()
+    }
+
+    /// The offset that the next record of a stream gets.
+    pub fn next_offset(&self, stream: StreamId) -> Offset {
+        self.streams.next(stream)
+    }
+
+    /// The number behind the last stream's.
+    pub fn stream_count(&self) -> u32 {
+        self.streams.count()
+    }
+
+    /// The counters.
+    pub fn counts(&self) -> &ShardCounts {
+        &self.counts
+    }
+
+    /// Receipts that have come further, in order. The caller tells them.
+    pub fn take_acks(&mut self) -> std::vec::Drain<'_, (Arc<Ticket>, Level)> {
+        self.acks.drain(..)
+    }
+
+    /// Receipts that come no further. The caller tells them.
+    pub fn take_failures(&mut self) -> std::vec::Drain<'_, (Arc<Ticket>, ReceiptError)> {
+        self.failures.drain(..)
+    }
+
+    /// Answers to requests.
+    pub fn take_replies(&mut self) -> std::vec::Drain<'_, (u64, Reply)> {
+        self.replies.drain(..)
+    }
+
+    /// How long each flush took that completed since the last call, in nanoseconds.
+    pub fn take_flush_times(&mut self) -> std::vec::Drain<'_, u64> {
+        self.flush_times_ns.drain(..)
+    }
+
+    /// The list of segments, if it has changed since the last call.
+    pub fn take_segments(&mut self) -> Option<Vec<Arc<SegmentRef>>> {
+        std::mem::take(&mut self.segments_changed).then(|| self.segments.clone())
+    }
+
+    // ---- watermarks ----
+
+    fn commit_completed(
+        &mut self,
+        segment: SegmentId,
+        end: Lsn,
+        flush: Flush,
+        submitted_ns: u64,
+        now: Time,
+    ) {
+        if flush != Flush::No {
+            self.flush_completed(submitted_ns, now);
+        }
+        for commit in &mut self.commits {
+            // A covering flush was asked for only when all before it in its file was written.
+            let own = commit.end == end;
+            let covered = flush == Flush::File && commit.segment == segment && commit.end < end;
+            commit.written |= own;
+            commit.flushed |= covered || (own && flush != Flush::No);
+        }
+        self.advance();
+    }
+
+    fn flush_completed(&mut self, submitted_ns: u64, now: Time) {
+        self.counts.flushes += 1;
+        self.counts.last_flush_ns = now.wall_ns;
+        self.flush_times_ns.push(now.mono_ns.saturating_sub(submitted_ns));
+    }
+
+    /// Moves the watermarks over what is complete, and notes whom that serves.
+    fn advance(&mut self) {
+        for commit in &mut self.commits {
+            if commit.end <= self.written {
+                continue;
+            }
+            if !commit.written {
+                break;
+            }
+            self.written = commit.end;
+            for (ticket, level) in &commit.tickets {
+                self.acks.push((Arc::clone(ticket), Level::Written));
+                self.counts.acknowledged += u64::from(*level == Durability::Written);
+            }
+            if !commit.wants_sync {
+                commit.tickets.clear();
+            }
+        }
+        while let Some(commit) = self.commits.front() {
+            if !(commit.written && commit.flushed) {
+                break;
+            }
+            let Some(commit) = self.commits.pop_front() else { break };
+            self.durable = commit.end;
+            for (ticket, level) in commit.tickets {
+                self.counts.acknowledged += u64::from(level == Durability::Synced);
+                self.acks.push((ticket, Level::Synced));
+            }
+        }
+        self.merge_finished();
+        assert!(self.staged >= self.written && self.written >= self.durable);
+    }
+
+    /// Commits that nobody waits for any more are kept as one, so that a log that is never flushed
+    /// does not grow a list.
+    fn merge_finished(&mut self) {
+        while self.commits.len() >= 2 {
+            let (a, b) = (&self.commits[0], &self.commits[1]);
+            let alike = a.written && b.written && !a.flushed && !b.flushed;
+            if !alike || a.segment != b.segment || a.wants_sync || b.wants_sync {
+                return;
+            }
+            self.commits.pop_front();
+        }
+    }
+
+    // ---- flushes that travel without a write ----
+
+    fn next_sync(&mut self, now: Time) -> Option<(Tag, Op)> {
+        let idle_for = |since: u64| now.mono_ns >= since + WATERMARK_AFTER_NS;
+        let idle = self.idle_flush_wanted() && self.idle_since_ns.is_some_and(idle_for);
+        if (idle || self.plan.due(now.mono_ns)) && self.pending.is_empty() {
+            self.sync_wanted = self.staged;
+            self.plan.begun();
+        }
+        if self.sync_in_flight || self.sync_wanted <= self.durable {
+            return None;
+        }
+        // The oldest segment with unflushed bytes comes first: the watermark cannot pass it.
+        let segment = self.commits.front()?.segment;
+        let mut covers = None;
+        for commit in self.commits.iter().filter(|commit| commit.segment == segment) {
+            if commit.written {
+                covers = Some(commit.end);
+            } else if commit.end <= self.sync_wanted || covers.is_none() {
+                return None; // once it is written, one flush will do for all
+            } else {
+                break;
+            }
+        }
+        let (covers, file) = (covers?, self.rotation.file_of(segment)?);
+        self.sync_in_flight = true;
+        let flight = Flight::Sync { segment, covers, submitted_ns: now.mono_ns };
+        Some((self.take_off(flight), Op::Sync { file }))
+    }
+
+    /// What nobody waits for is flushed, too, once there is nothing else to do; unless the policy
+    /// says when.
+    fn idle_flush_wanted(&self) -> bool {
+        let own_time = matches!(self.config.policy, SyncPolicy::EveryCommit | SyncPolicy::EveryAppend);
+        own_time && self.durable < self.staged
+    }
+
+    fn watermark_wanted(&self) -> bool {
+        self.recorded_durable < self.durable && self.durable == self.staged
+    }
+
+    fn note_idleness(&mut self, now: Time) {
+        if !self.is_idle() {
+            self.idle_since_ns = None;
+        } else if self.idle_since_ns.is_none() {
+            self.idle_since_ns = Some(now.mono_ns);
+        }
+    }
+
+    // ---- requests ----
+
+    fn settle_requests(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let closing = self.waiting.iter().any(|one| one.request == Request::Close);
+        if closing && self.is_disk_full() {
+            self.refuse_unplaced(true); // nobody waits for room any more
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for one in &mut waiting {
+            if one.target.is_none() && self.placed_chunks >= one.after_chunks {
+                one.target = Some(self.staged);
+                match one.request {
+                    Request::Flush => self.sync_wanted = self.staged,
+                    Request::Rotate => self.seal_open_segment(),
+                    Request::Trim { keep_sealed } => self.rotation.want_trim(one.id, keep_sealed),
+                    Request::Close => {
+                        self.sync_wanted = self.staged;
+                        self.rotation.want_close();
+                    }
+                }
+            }
+        }
+        waiting.retain(|one| {
+            let Some(target) = one.target else { return true };
+            let reply = match one.request {
+                Request::Flush => (self.durable >= target).then_some(Reply::Done),
+                Request::Rotate => self.rotation.is_sealed_to(target).then_some(Reply::Done),
+                Request::Trim { .. } => self.rotation.take_trimmed(one.id),
+                Request::Close => self.rotation.is_closed().then_some(Reply::Done),
+            };
+            let full = self.rotation.is_blocked() && one.request != Request::Flush;
+            let reply = reply.or_else(|| full.then_some(Reply::DiskFull));
+            reply.map(|reply| self.replies.push((one.id, reply))).is_none()
+        });
+        self.waiting = waiting;
+    }
+
+    // ---- failure ----
+
+    /// A write or a flush failed: nothing behind it is acknowledged, ever.
+    fn fail(&mut self, error: DiskError) {
+        if self.poison.is_some() {
+            return;
+        }
+        let told = ReceiptError::Poisoned(error.clone());
+        for commit in self.commits.drain(..) {
+            let tickets = commit.tickets.into_iter();
+            self.failures.extend(tickets.map(|(ticket, _)| (ticket, told.clone())));
+        }
+        for chunk in self.pending.drain(..) {
+            self.failures.push((Arc::clone(&chunk.ticket), told.clone()));
+            self.placed_chunks += 1;
+        }
+        for one in self.waiting.drain(..) {
+            self.replies.push((one.id, Reply::Poisoned(error.clone())));
+        }
+        self.poison = Some(error);
+    }
+
+    /// The disk is full: what waits for a place and for more than memory is refused, so that
+    /// nobody waits without end.
+    fn refuse_unplaced(&mut self, all: bool) {
+        let mut kept = VecDeque::with_capacity(self.pending.len());
+        self.pending_bytes = 0;
+        for chunk in self.pending.drain(..) {
+            if !all && (chunk.level == Durability::Memory || !chunk.created.is_empty()) {
+                self.pending_bytes += chunk.section().section_bytes();
+                kept.push_back(chunk);
+            } else {
+                self.placed_chunks += 1;
+                self.failures.push((Arc::clone(&chunk.ticket), ReceiptError::DiskFull));
+            }
+        }
+        self.pending = kept;
+    }
+
+    fn take_off(&mut self, flight: Flight) -> Tag {
+        let tag = Tag(self.next_tag);
+        self.next_tag += 1;
+        self.flights.push((tag, flight));
+        tag
+    }
+
+    fn sealing_has_room(&self) -> bool {
+        self.rotation.sealing_len() < SEALING_MAX
+    }
+
+    fn is_full(error: &DiskError) -> bool {
+        error.kind == DiskErrorKind::NoSpace
+    }
+}

@@ -1,0 +1,559 @@
+//! The life of segments: prepared, open, sealing, sealed, trimmed, recycled.
+//!
+//! ```text
+//!   (new file | spare) --header, flush, names, manifest--> ready --first batch--> open
+//!   open --full or asked--> sealing --data flushed, footer, flush, catalogue, manifest--> sealed
+//!   sealed --trim: manifest--> retired --no reader left--> spare, or removed
+//! ```
+//!
+//! Everything here happens beside the way of a record. One job runs at a time, one operation of
+//! it is in flight at a time. Commit points: a segment exists once the manifest that lists it is
+//! durable, is sealed once the manifest says so, and is gone once a manifest without it is durable.
+//! Opening the next segment needs no operation at all.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ringlog_disk::{DiskError, Done, FileId, Flush, Op, Slice, Tag};
+
+use super::{Flight, OpenSegment, SegmentRef, Shard, ShardConfig, Time};
+use crate::format::catalogue::{self, CatalogueEntry};
+use crate::format::manifest::{CataloguePart, Manifest, ManifestSegment, SegmentState};
+use crate::format::segment::{
+    SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed, SegmentFooter, SegmentHeader,
+};
+use crate::ids::{Lsn, SegmentId};
+use crate::limits::BLOCK_BYTES;
+use crate::names;
+
+/// How long after a full disk was met it is tried again.
+const RETRY_AFTER_NS: u64 = 200_000_000;
+/// Segments that are prepared ahead hold about this much.
+const AHEAD_BYTES: u64 = 8 << 20;
+/// Parts of the catalogue before they are merged, at least.
+const CATALOGUE_PARTS: usize = 8;
+
+/// A segment that gets no more batches.
+struct Sealing {
+    open: OpenSegment,
+    entries: Vec<CatalogueEntry>,
+    /// The entries replace all parts before them.
+    whole: bool,
+}
+
+enum JobKind {
+    Prepare { segment: SegmentId, file: FileId, spare: Option<SegmentId> },
+    Seal { sealing: Sealing, obsolete: Vec<u64> },
+    Trim { id: u64, segments: Vec<SegmentId> },
+    Remove { segment: SegmentId },
+    Close,
+}
+
+struct Job {
+    kind: JobKind,
+    step: u8,
+    in_flight: bool,
+}
+
+enum Step {
+    Do(Box<Op>),
+    Skip,
+    Finished,
+    Later,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    No,
+    Wanted,
+    Done,
+}
+
+/// See the module's text.
+pub(super) struct Rotation {
+    manifest: Manifest,
+    pub(super) open: Option<OpenSegment>,
+    ready: VecDeque<(SegmentId, FileId)>,
+    sealing: VecDeque<Sealing>,
+    /// Sealed, with the footer on its way; its file is still open.
+    sealed_to: Lsn,
+    spares: Vec<SegmentId>,
+    retired: Vec<Arc<SegmentRef>>,
+    files: Vec<(SegmentId, FileId)>,
+    job: Option<Job>,
+    disk_full: bool,
+    retry_at: Option<u64>,
+    trims: Vec<(u64, usize)>,
+    trimmed: Vec<(u64, u64)>,
+    closing: Closing,
+}
+
+impl Rotation {
+    pub(super) fn new(
+        manifest: Manifest,
+        open: Option<OpenSegment>,
+        prepared: Vec<(SegmentId, FileId)>,
+        spares: Vec<SegmentId>,
+    ) -> Self {
+        let open_file = open.iter().map(|open| (open.segment, open.file));
+        let files = open_file.chain(prepared.iter().copied()).collect();
+        Self {
+            sealed_to: manifest.sealed_end().0,
+            manifest,
+            open,
+            ready: prepared.into(),
+            sealing: VecDeque::new(),
+            spares,
+            retired: Vec::new(),
+            files,
+            job: None,
+            disk_full: false,
+            retry_at: None,
+            trims: Vec::new(),
+            trimmed: Vec::new(),
+            closing: Closing::No,
+        }
+    }
+
+    /// Bytes of batches that still fit the open segment.
+    pub(super) fn room(&self, config: &ShardConfig) -> u64 {
+        let Some(open) = &self.open else { return 0 };
+        let used = open.so_far.end_lsn.0 - open.so_far.base_lsn.0;
+        let capacity = config.segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
+        capacity.saturating_sub(used)
+    }
+
+    pub(super) fn has_next(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.disk_full
+    }
+
+    pub(super) fn retry_at_ns(&self) -> Option<u64> {
+        self.retry_at
+    }
+
+    pub(super) fn sealing_len(&self) -> usize {
+        let at_work = matches!(&self.job, Some(Job { kind: JobKind::Seal { .. }, .. }));
+        self.sealing.len() + usize::from(at_work)
+    }
+
+    pub(super) fn file_of(&self, segment: SegmentId) -> Option<FileId> {
+        self.files.iter().find(|(id, _)| *id == segment).map(|(_, file)| *file)
+    }
+
+    pub(super) fn want_trim(&mut self, id: u64, keep_sealed: usize) {
+        self.trims.push((id, keep_sealed));
+    }
+
+    pub(super) fn take_trimmed(&mut self, id: u64) -> Option<super::Reply> {
+        let at = self.trimmed.iter().position(|(trimmed, _)| *trimmed == id)?;
+        let (_, segments) = self.trimmed.swap_remove(at);
+        Some(super::Reply::Trimmed { segments })
+    }
+
+    pub(super) fn want_close(&mut self) {
+        self.closing = Closing::Wanted;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closing == Closing::Done
+    }
+
+    /// Whether a job waits for room on the disk.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.retry_at.is_some() && self.job.as_ref().is_some_and(|job| !job.in_flight)
+    }
+
+    pub(super) fn is_sealed_to(&self, lsn: Lsn) -> bool {
+        self.sealed_to >= lsn
+    }
+
+    fn free_file(&self) -> Option<FileId> {
+        (0..FileId::LIMIT)
+            .map(FileId)
+            .find(|file| self.files.iter().all(|(_, used)| used != file))
+    }
+
+    /// How many segments are to be ready.
+    fn ahead(&self, config: &ShardConfig) -> usize {
+        (AHEAD_BYTES / config.segment_bytes).clamp(1, 4) as usize
+    }
+
+    /// A large segment is prepared only once the open one is in use, so that a small log stays
+    /// small.
+    fn wants_segment(&self, config: &ShardConfig, waited_for: bool) -> bool {
+        if self.closing != Closing::No {
+            return waited_for && self.ready.is_empty();
+        }
+        let begun = self.open.as_ref().is_some_and(|_| {
+            config.segment_bytes <= AHEAD_BYTES
+                || self.room(config) < config.segment_bytes - config.segment_bytes / 16
+        });
+        let wanted = match &self.open {
+            Some(_) if !begun => 0,
+            Some(_) => self.ahead(config),
+            None => 1,
+        };
+        self.ready.len() < wanted || (waited_for && self.ready.is_empty())
+    }
+}
+
+impl Shard {
+    /// Takes the next prepared segment. Needs no operation: it is listed and flushed already.
+    pub(super) fn open_next_segment(&mut self) -> bool {
+        let Some((segment, file)) = self.rotation.ready.pop_front() else { return false };
+        self.rotation.open = Some(OpenSegment {
+            segment,
+            file,
+            so_far: Sealed {
+                base_lsn: self.staged,
+                end_lsn: self.staged,
+                chain_before: self.chain,
+                chain_end: self.chain,
+                records: 0,
+                first_ns: 0,
+                last_ns: 0,
+            },
+        });
+        self.segments.push(Arc::new(SegmentRef {
+            segment,
+            base_lsn: self.staged,
+            chain_before: self.chain,
+        }));
+        self.segments_changed = true;
+        self.counts.rotations += 1;
+        true
+    }
+
+    /// No more batches go into the open segment. An empty one stays open.
+    pub(super) fn seal_open_segment(&mut self) {
+        let Some(open) = self.rotation.open.take() else { return };
+        if open.so_far.end_lsn == open.so_far.base_lsn {
+            self.rotation.open = Some(open);
+            return;
+        }
+        let parts = &self.rotation.manifest.catalogue;
+        let deltas: u64 = parts.iter().skip(1).map(|part| part.bytes).sum();
+        let whole = parts.len() >= CATALOGUE_PARTS
+            && (parts.first().is_none_or(|base| deltas >= base.bytes) || parts.len() >= 64);
+        let entries =
+            if whole { self.streams.take_all() } else { self.streams.take_changes() };
+        self.sync_wanted = self.sync_wanted.max(open.so_far.end_lsn);
+        self.rotation.sealing.push_back(Sealing { open, entries, whole });
+    }
+
+    /// The next operation of the job at hand, or of the next one.
+    pub(super) fn next_job_op(&mut self, now: Time) -> Option<(Tag, Op)> {
+        if self.rotation.job.as_ref().is_some_and(|job| job.in_flight) {
+            return None;
+        }
+        if self.rotation.retry_at.is_some_and(|at| at <= now.mono_ns) {
+            self.rotation.retry_at = None;
+        }
+        loop {
+            let Some(mut job) = self.rotation.job.take().or_else(|| self.pick_job()) else {
+                return None;
+            };
+            match self.step(&mut job, now) {
+                Step::Do(op) => {
+                    job.in_flight = true;
+                    self.rotation.job = Some(job);
+                    return Some((self.take_off(Flight::Job), *op));
+                }
+                Step::Skip => {
+                    job.step += 1;
+                    self.rotation.job = Some(job);
+                }
+                Step::Finished => {}
+                Step::Later => {
+                    self.rotation.job = Some(job);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn pick_job(&mut self) -> Option<Job> {
+        let start = |kind| Some(Job { kind, step: 0, in_flight: false });
+        let durable = self.durable;
+        let rotation = &mut self.rotation;
+        let sealable = |sealing: &Sealing| sealing.open.so_far.end_lsn <= durable;
+        if rotation.sealing.front().is_some_and(sealable) {
+            let sealing = rotation.sealing.pop_front()?;
+            return start(JobKind::Seal { sealing, obsolete: Vec::new() });
+        }
+        if !rotation.trims.is_empty() && rotation.sealing.is_empty() {
+            let (id, keep) = rotation.trims.remove(0);
+            let sealed = rotation.manifest.segments.iter();
+            let sealed = sealed.filter(|entry| entry.state != SegmentState::Unsealed);
+            let sealed: Vec<SegmentId> = sealed.map(|entry| entry.segment).collect();
+            let count = sealed.len().saturating_sub(keep);
+            return start(JobKind::Trim { id, segments: sealed[..count].to_vec() });
+        }
+        self.recycle();
+        let waited_for = !self.pending.is_empty();
+        let rotation = &mut self.rotation;
+        if rotation.spares.len() > SPARES_MAX {
+            let segment = rotation.spares.remove(0);
+            return start(JobKind::Remove { segment });
+        }
+        if rotation.retry_at.is_none() && rotation.wants_segment(&self.config, waited_for) {
+            let file = rotation.free_file()?;
+            let segment = rotation.manifest.next_segment;
+            rotation.manifest.next_segment = SegmentId(segment.0 + 1);
+            let spare = rotation.spares.pop();
+            return start(JobKind::Prepare { segment, file, spare });
+        }
+        let quiet = self.pending.is_empty() && self.durable == self.staged;
+        if self.rotation.closing == Closing::Wanted && quiet && self.rotation.sealing.is_empty() {
+            return start(JobKind::Close);
+        }
+        None
+    }
+
+    /// Retired segments that no reader holds any more become spares.
+    fn recycle(&mut self) {
+        let rotation = &mut self.rotation;
+        let spares = &mut rotation.spares;
+        let before = spares.len();
+        rotation.retired.retain(|segment| {
+            let held = Arc::strong_count(segment) > 1;
+            if !held {
+                spares.push(segment.segment);
+            }
+            held
+        });
+        if spares.len() > before {
+            rotation.retry_at = None; // there is room again
+        }
+    }
+
+    fn step(&mut self, job: &mut Job, now: Time) -> Step {
+        if self.rotation.retry_at.is_some() {
+            return Step::Later;
+        }
+        let op = match (&mut job.kind, job.step) {
+            (JobKind::Prepare { segment, file, spare: None }, 0) => Op::Create {
+                file: *file,
+                name: names::segment(*segment),
+                bytes: self.config.segment_bytes,
+            },
+            (JobKind::Prepare { segment, spare: Some(spare), .. }, 0) => {
+                Op::Rename { from: names::segment(*spare), to: names::segment(*segment) }
+            }
+            (JobKind::Prepare { spare: None, .. }, 1) => return Step::Skip,
+            (JobKind::Prepare { segment, file, .. }, 1) => {
+                Op::Open { file: *file, name: names::segment(*segment), write: true }
+            }
+            (JobKind::Prepare { segment, file, .. }, 2) => {
+                let header = SegmentHeader {
+                    log: self.config.log,
+                    shard: self.config.shard,
+                    segment: *segment,
+                    epoch: self.config.epoch,
+                    created_ns: now.wall_ns,
+                    segment_bytes: self.config.segment_bytes,
+                };
+                let Some(mut block) = self.config.meta_blocks.take() else { return Step::Later };
+                header.encode(&mut block);
+                let data = vec![Slice { block, len: BLOCK_BYTES }];
+                Op::Write { file: *file, offset: 0, data, flush: Flush::File }
+            }
+            (JobKind::Prepare { .. }, 3) => Op::SyncDir,
+            (JobKind::Prepare { segment, .. }, 4) => {
+                let segment = *segment;
+                let list = &mut self.rotation.manifest.segments;
+                if list.last().is_none_or(|last| last.segment < segment) {
+                    list.push(ManifestSegment { segment, state: SegmentState::Unsealed });
+                }
+                self.replace_manifest()
+            }
+            (JobKind::Seal { sealing, .. }, 0) => {
+                let OpenSegment { segment, file, so_far } = sealing.open;
+                let footer = SegmentFooter {
+                    log: self.config.log,
+                    shard: self.config.shard,
+                    segment,
+                    sealed: so_far,
+                };
+                let Some(mut block) = self.config.meta_blocks.take() else { return Step::Later };
+                footer.encode(&mut block);
+                let data = vec![Slice { block, len: BLOCK_BYTES }];
+                let offset = SEGMENT_HEADER_BYTES + (so_far.end_lsn.0 - so_far.base_lsn.0);
+                Op::Write { file, offset, data, flush: Flush::File }
+            }
+            (JobKind::Seal { sealing, .. }, 1) if sealing.entries.is_empty() => return Step::Skip,
+            (JobKind::Seal { sealing, .. }, 1) => {
+                let number = self.next_part();
+                let content = catalogue::encode(
+                    self.config.log,
+                    self.config.shard,
+                    number,
+                    &sealing.entries,
+                );
+                Op::Replace { name: names::catalogue(number), content }
+            }
+            (JobKind::Seal { sealing, obsolete }, 2) => {
+                self.list_sealed(sealing, obsolete);
+                self.replace_manifest()
+            }
+            (JobKind::Seal { sealing, .. }, 3) => Op::Close { file: sealing.open.file },
+            (JobKind::Seal { obsolete, .. }, _) => match obsolete.pop() {
+                Some(number) => Op::Remove { name: names::catalogue(number) },
+                None => return Step::Finished,
+            },
+            (JobKind::Trim { id, segments }, 0) if segments.is_empty() => {
+                self.rotation.trimmed.push((*id, 0));
+                return Step::Finished;
+            }
+            (JobKind::Trim { segments, .. }, 0) => {
+                let last = segments.last().copied();
+                let manifest = &mut self.rotation.manifest;
+                for entry in &manifest.segments {
+                    if let SegmentState::Sealed { sealed, .. } = entry.state
+                        && Some(entry.segment) == last
+                    {
+                        manifest.trimmed_lsn = sealed.end_lsn;
+                        manifest.trimmed_chain = sealed.chain_end;
+                    }
+                }
+                manifest.segments.retain(|entry| last.is_none_or(|last| entry.segment > last));
+                self.replace_manifest()
+            }
+            (JobKind::Remove { segment }, 0) => Op::Remove { name: names::segment(*segment) },
+            (JobKind::Close, 0) => {
+                self.rotation.manifest.clean = true;
+                self.replace_manifest()
+            }
+            _ => return Step::Finished,
+        };
+        Step::Do(Box::new(op))
+    }
+
+    fn next_part(&self) -> u64 {
+        self.rotation.manifest.catalogue.last().map_or(1, |part| part.number + 1)
+    }
+
+    /// The manifest with what is known now. Replacing it is the commit point of every job.
+    fn replace_manifest(&mut self) -> Op {
+        let manifest = &mut self.rotation.manifest;
+        manifest.generation += 1;
+        manifest.proven_lsn = self.durable;
+        Op::Replace { name: names::manifest(), content: manifest.encode() }
+    }
+
+    /// Marks a segment as sealed, and its part of the catalogue as listed. Doing it twice is the
+    /// same as once.
+    fn list_sealed(&mut self, sealing: &Sealing, obsolete: &mut Vec<u64>) {
+        let so_far = sealing.open.so_far;
+        let number = self.next_part();
+        let manifest = &mut self.rotation.manifest;
+        let state = SegmentState::Sealed { sealed: so_far, footer: true };
+        let Some(entry) =
+            manifest.segments.iter_mut().find(|entry| entry.segment == sealing.open.segment)
+        else {
+            return;
+        };
+        if entry.state == state {
+            return;
+        }
+        entry.state = state;
+        manifest.catalogued_lsn = so_far.end_lsn;
+        if sealing.entries.is_empty() {
+            return;
+        }
+        let file = catalogue::encode(self.config.log, self.config.shard, number, &sealing.entries);
+        if sealing.whole {
+            obsolete.extend(manifest.catalogue.drain(..).map(|part| part.number));
+        }
+        manifest.catalogue.push(CataloguePart {
+            number,
+            bytes: file.len() as u64,
+            crc: crc32fast::hash(&file),
+        });
+    }
+
+    pub(super) fn job_op_completed(&mut self, result: Result<Done, DiskError>, now: Time) {
+        let Some(mut job) = self.rotation.job.take() else { return };
+        job.in_flight = false;
+        match result {
+            Ok(_) => {
+                self.rotation.disk_full = false;
+                self.step_done(job);
+            }
+            Err(error) if Self::is_full(&error) && job.may_wait_for_room() => {
+                self.rotation.disk_full = true;
+                self.rotation.retry_at = Some(now.mono_ns + RETRY_AFTER_NS);
+                match job.kind {
+                    // Others may make room meanwhile.
+                    JobKind::Prepare { segment, spare: None, .. } if job.step == 0 => {
+                        self.rotation.manifest.next_segment = segment;
+                    }
+                    _ => self.rotation.job = Some(job),
+                }
+            }
+            Err(error) => match job.kind {
+                // The spare is not what it should be: make a new file instead.
+                // (Under a new number: the rename may have happened.)
+                JobKind::Prepare { spare: Some(_), .. } if job.step <= 1 => {}
+                // What cannot be removed is left; the next open tries again.
+                JobKind::Remove { .. } => {}
+                JobKind::Seal { .. } if job.step > 3 => self.rotation.job = Some(job),
+                _ => self.fail(error),
+            },
+        }
+    }
+
+    fn step_done(&mut self, mut job: Job) {
+        match (&mut job.kind, job.step) {
+            (JobKind::Prepare { segment, file, spare }, 4) => {
+                self.rotation.ready.push_back((*segment, *file));
+                self.rotation.files.push((*segment, *file));
+                self.counts.recycled += u64::from(spare.is_some());
+                return;
+            }
+            (JobKind::Seal { sealing, .. }, 2) => {
+                self.rotation.sealed_to = sealing.open.so_far.end_lsn;
+            }
+            (JobKind::Seal { sealing, .. }, 3) => {
+                let segment = sealing.open.segment;
+                self.rotation.files.retain(|(id, _)| *id != segment);
+            }
+            (JobKind::Trim { id, segments }, 0) => {
+                self.rotation.trimmed.push((*id, segments.len() as u64));
+                let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.segments)
+                    .into_iter()
+                    .partition(|segment| segments.contains(&segment.segment));
+                self.segments = kept;
+                self.segments_changed = true;
+                self.rotation.retired.extend(gone);
+                return;
+            }
+            (JobKind::Close, 0) => {
+                self.rotation.closing = Closing::Done;
+                return;
+            }
+            _ => {}
+        }
+        job.step += 1;
+        self.rotation.job = Some(job);
+    }
+}
+
+/// Files kept for recycling, at most; more are removed.
+const SPARES_MAX: usize = 4;
+
+impl Job {
+    /// Whether a full disk stops this operation without anything being lost: only names are, not
+    /// the writing of a header or footer.
+    fn may_wait_for_room(&self) -> bool {
+        match &self.kind {
+            JobKind::Prepare { .. } => self.step != 2,
+            JobKind::Seal { .. } => self.step != 0,
+            JobKind::Trim { .. } | JobKind::Close | JobKind::Remove { .. } => true,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a shard remembers of its streams while it writes.
+
+use std::sync::Arc;
+
+use crate::format::batch::Run;
+use crate::format::catalogue::CatalogueEntry;
+use crate::ids::{Offset, StreamId};
+
+#[derive(Clone, Copy, Debug, Default)]
+struct StreamState {
+    next: u64,
+    /// Whether the open segment holds a record of it.
+    touched: bool,
+}
+
+/// The next offset of every stream, and which streams the open segment has touched.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    states: Vec<StreamState>,
+    touched: Vec<StreamId>,
+    /// Names by number; shared with the registry of the log.
+    names: Vec<Option<Arc<str>>>,
+    /// Streams whose names no part of the catalogue has yet.
+    unnamed: Vec<StreamId>,
+}
+
+impl Streams {
+    /// Gives a run its base offset, and moves its stream on.
+    pub(crate) fn place(&mut self, run: &mut Run) {
+        let state = self.state(run.stream);
+        run.base = Offset(state.next);
+        state.next += u64::from(run.count);
+        if !state.touched {
+            state.touched = true;
+            self.touched.push(run.stream);
+        }
+    }
+
+    /// A record was found during recovery.
+    pub(crate) fn found(&mut self, stream: StreamId, next: Offset) {
+        let state = self.state(stream);
+        state.next = state.next.max(next.0);
+        if !state.touched {
+            state.touched = true;
+            self.touched.push(stream);
+        }
+    }
+
+    /// The catalogue says where a stream goes on, and what it is called.
+    pub(crate) fn catalogued(&mut self, entry: CatalogueEntry) {
+        self.state(entry.stream).next = entry.next_offset.0;
+        if let Some(name) = entry.name {
+            self.names[entry.stream.0 as usize] = Some(name);
+        }
+    }
+
+    /// A stream was created since the last part of the catalogue.
+    pub(crate) fn created(&mut self, stream: StreamId, name: Arc<str>) {
+        self.state(stream);
+        self.names[stream.0 as usize] = Some(name);
+        self.unnamed.push(stream);
+    }
+
+    /// The offset that the next record of a stream gets.
+    pub(crate) fn next(&self, stream: StreamId) -> Offset {
+        Offset(self.states.get(stream.0 as usize).map_or(0, |state| state.next))
+    }
+
+    /// The next offset of every stream, by number.
+    pub(crate) fn all_next(&self) -> Vec<Offset> {
+        self.states.iter().map(|state| Offset(state.next)).collect()
+    }
+
+    /// The number behind the last stream's.
+    pub(crate) fn count(&self) -> u32 {
+        self.states.len() as u32
+    }
+
+    /// All streams with a name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (StreamId, &Arc<str>)> {
+        let names = self.names.iter().enumerate();
+        names.filter_map(|(id, name)| name.as_ref().map(|name| (StreamId(id as u32), name)))
+    }
+
+    /// What has changed since the last call: the content of the next part of the catalogue.
+    pub(crate) fn take_changes(&mut self) -> Vec<CatalogueEntry> {
+        let mut changed = std::mem::take(&mut self.touched);
+        let unnamed = std::mem::take(&mut self.unnamed);
+        changed.extend(unnamed.iter().filter(|id| !self.states[id.0 as usize].touched));
+        changed.sort_unstable();
+        changed.dedup();
+        changed.into_iter().map(|stream| self.entry(stream, unnamed.contains(&stream))).collect()
+    }
+
+    /// Everything: the content of a part that replaces all parts before it.
+    pub(crate) fn take_all(&mut self) -> Vec<CatalogueEntry> {
+        self.touched.clear();
+        self.unnamed.clear();
+        (0..self.states.len() as u32).map(|id| self.entry(StreamId(id), true)).collect()
+    }
+
+    fn entry(&mut self, stream: StreamId, with_name: bool) -> CatalogueEntry {
+        let index = stream.0 as usize;
+        self.states[index].touched = false;
+        CatalogueEntry {
+            stream,
+            next_offset: Offset(self.states[index].next),
+            name: if with_name { self.names[index].clone() } else { None },
+        }
+    }
+
+    fn state(&mut self, stream: StreamId) -> &mut StreamState {
+        let index = stream.0 as usize;
+        if index >= self.states.len() {
+            self.states.resize(index + 1, StreamState::default());
+            self.names.resize(index + 1, None);
+        }
+        &mut self.states[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_those_of_the_open_segment_only() {
+        let mut streams = Streams::default();
+        let mut run = Run { stream: StreamId(2), count: 3, base: Offset(9) };
+        streams.created(StreamId(2), "two".into());
+        streams.created(StreamId(1), "one".into());
+        streams.place(&mut run);
+        assert_eq!(run.base, Offset(0));
+        streams.place(&mut run);
+        assert_eq!(run.base, Offset(3));
+        let changes = streams.take_changes();
+        assert_eq!(changes.len(), 2);
+        assert_eq!((changes[0].stream, changes[0].next_offset), (StreamId(1), Offset(0)));
+        assert_eq!(changes[0].name.as_deref(), Some("one"));
+        assert_eq!((changes[1].stream, changes[1].next_offset), (StreamId(2), Offset(6)));
+        assert!(streams.take_changes().is_empty());
+        streams.place(&mut run);
+        let changes = streams.take_changes();
+        assert_eq!((changes.len(), changes[0].name.as_deref()), (1, None));
+        assert_eq!(streams.take_all().len(), 3);
+    }
+}

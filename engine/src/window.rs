@@ -1,0 +1,167 @@
+//! Sequential reading of a file through a disk, several pieces ahead.
+//!
+//! Knows nothing of what the bytes mean. The disk must have nothing else in flight.
+
+use std::collections::VecDeque;
+
+use ringlog_disk::{Block, BlockPool, Completion, Disk, DiskError, DiskErrorKind, Done, FileId, Op, Tag, Wait};
+
+/// A window that moves forward over one file.
+pub(crate) struct Window {
+    pool: BlockPool,
+    file: FileId,
+    file_bytes: u64,
+    /// Pieces in order; each is a whole block of the pool, but for the end of the file.
+    pieces: VecDeque<Piece>,
+    next_read: u64,
+    scratch: Vec<u8>,
+    /// Bytes read from the disk so far.
+    pub(crate) bytes_read: u64,
+}
+
+struct Piece {
+    offset: u64,
+    /// Missing while it is being read.
+    block: Option<Block>,
+    len: usize,
+    failed: Option<DiskError>,
+}
+
+impl Window {
+    /// A window over a file of `file_bytes`, reading ahead as many blocks as the pool has.
+    pub(crate) fn new(pool: BlockPool, file: FileId, file_bytes: u64) -> Self {
+        Self {
+            pool,
+            file,
+            file_bytes,
+            pieces: VecDeque::new(),
+            next_read: 0,
+            scratch: Vec::new(),
+            bytes_read: 0,
+        }
+    }
+
+    /// The bytes from `offset` on: `len` of them, or fewer at the end of the file. Going back to
+    /// before the start of the last piece used is possible, and costs reading again.
+    pub(crate) fn get(
+        &mut self,
+        disk: &mut dyn Disk,
+        offset: u64,
+        len: usize,
+    ) -> Result<&[u8], DiskError> {
+        let piece_bytes = self.pool.block_bytes() as u64;
+        let end = self.file_bytes.min(offset.saturating_add(len as u64));
+        if offset >= end {
+            return Ok(&[]);
+        }
+        let first = self.pieces.front().map_or(self.next_read, |piece| piece.offset);
+        if offset < first || offset >= self.next_read.saturating_add(piece_bytes) {
+            self.drop_all(disk);
+            self.next_read = offset / piece_bytes * piece_bytes;
+        }
+        while let Some(piece) = self.pieces.front() {
+            if piece.block.is_none() || piece.offset + piece_bytes > offset {
+                break;
+            }
+            self.pieces.pop_front();
+        }
+        let len = (end - offset) as usize;
+        let whole = self.pool.count() as usize * piece_bytes as usize;
+        if len > whole.saturating_sub(piece_bytes as usize) {
+            return Err(DiskError::new(DiskErrorKind::Limit, "read more than the window holds"));
+        }
+        self.read_ahead(disk);
+        self.wait_for(disk, end)?;
+        self.slice(offset, len)
+    }
+
+    fn slice(&mut self, offset: u64, len: usize) -> Result<&[u8], DiskError> {
+        let holds = |piece: &Piece| {
+            piece.offset <= offset && offset + len as u64 <= piece.offset + piece.len as u64
+        };
+        if let Some(at) = self.pieces.iter().position(holds) {
+            let piece = &self.pieces[at];
+            let start = (offset - piece.offset) as usize;
+            return Ok(piece.block.as_ref().map_or(&[], |block| &block[start..start + len]));
+        }
+        self.scratch.clear();
+        let mut at = offset;
+        for piece in &self.pieces {
+            let Some(block) = &piece.block else { break };
+            if (piece.offset..piece.offset + piece.len as u64).contains(&at) {
+                let start = (at - piece.offset) as usize;
+                let take = (piece.len - start).min(len - self.scratch.len());
+                self.scratch.extend_from_slice(&block[start..start + take]);
+                at += take as u64;
+            }
+        }
+        Ok(&self.scratch)
+    }
+
+    fn read_ahead(&mut self, disk: &mut dyn Disk) {
+        while self.next_read < self.file_bytes {
+            let Some(block) = self.pool.take() else { return };
+            let offset = self.next_read;
+            let len = block.len();
+            disk.submit(Tag(offset), Op::Read { file: self.file, offset, block, len });
+            self.pieces.push_back(Piece { offset, block: None, len: 0, failed: None });
+            self.next_read += len as u64;
+        }
+    }
+
+    fn wait_for(&mut self, disk: &mut dyn Disk, end: u64) -> Result<(), DiskError> {
+        let missing = |piece: &Piece| piece.block.is_none() && piece.offset < end;
+        let mut out = Vec::new();
+        while self.pieces.iter().any(missing) {
+            disk.reap(Wait::Any, &mut out);
+            for done in out.drain(..) {
+                self.take(done);
+            }
+        }
+        // A piece that could not be read fails only those who want it.
+        let failed = |piece: &&mut Piece| piece.failed.is_some() && piece.offset < end;
+        match self.pieces.iter_mut().find(failed).and_then(|piece| piece.failed.take()) {
+            None => Ok(()),
+            Some(error) => {
+                self.drop_all(disk);
+                Err(error)
+            }
+        }
+    }
+
+    fn take(&mut self, done: Completion) {
+        let Some(piece) = self.pieces.iter_mut().find(|piece| piece.offset == done.tag.0) else {
+            return;
+        };
+        piece.block = done.slices.into_iter().next().map(|slice| slice.block);
+        match done.result {
+            Ok(Done::Read(len)) => {
+                piece.len = len;
+                self.bytes_read += len as u64;
+            }
+            Ok(_) => {}
+            Err(error) => piece.failed = Some(error),
+        }
+    }
+
+    /// Waits for what is in flight, so that the disk can be used for something else in between.
+    pub(crate) fn settle(&mut self, disk: &mut dyn Disk) {
+        let mut out = Vec::new();
+        while disk.in_flight() > 0 {
+            disk.reap(Wait::Any, &mut out);
+            for done in out.drain(..) {
+                self.take(done);
+            }
+        }
+    }
+
+    /// Waits for what is in flight and forgets everything. To be called before the file is closed.
+    pub(crate) fn drop_all(&mut self, disk: &mut dyn Disk) {
+        let mut out = Vec::new();
+        while disk.in_flight() > 0 {
+            disk.reap(Wait::Any, &mut out);
+            out.clear();
+        }
+        self.pieces.clear();
+    }
+}

@@ -1,0 +1,215 @@
+//! A log as its users meet it, on the file system that the tests run on.
+
+use std::time::Duration;
+
+use ringlog::{
+    AppendError, Durability, Format, IoKind, Log, Offset, OpenError, Options, ReadError,
+    RecoveryMode, StreamError, SyncPolicy,
+};
+
+fn small() -> Options {
+    Options {
+        format: Format { segment_bytes: 1 << 20, shards: 1 },
+        ..Options::default()
+    }
+}
+
+fn payloads(log: &Log, stream: &str) -> Vec<Vec<u8>> {
+    let stream = log.existing_stream(stream).unwrap();
+    stream.read(..).unwrap().map(|record| record.unwrap().payload().to_vec()).collect()
+}
+
+fn each_io(test: impl Fn(Options)) {
+    for io in [IoKind::Auto, IoKind::Blocking] {
+        test(Options { io, ..small() });
+    }
+}
+
+#[test]
+fn what_is_acknowledged_is_read_back_and_survives_reopening() {
+    each_io(|options| {
+        let dir = tempfile::tempdir().unwrap();
+        for durability in [Durability::Memory, Durability::Written, Durability::Synced] {
+            let log = Log::open(dir.path(), options.clone()).unwrap();
+            let stream = log.stream("orders").unwrap();
+            let before = stream.next_offset();
+            let records: Vec<Vec<u8>> = (0..500_u32).map(|n| vec![n as u8; n as usize]).collect();
+            let receipts: Vec<_> = records
+                .iter()
+                .map(|record| {
+                    stream.append_within(record, durability, Duration::from_secs(10)).unwrap()
+                })
+                .collect();
+            for (n, receipt) in receipts.iter().enumerate() {
+                assert_eq!(receipt.wait().unwrap().offset, Offset(before.0 + n as u64));
+            }
+            if durability == Durability::Synced {
+                assert_eq!(payloads(&log, "orders")[before.0 as usize..], records);
+            }
+            log.close().unwrap();
+            let log = Log::open(dir.path(), options.clone()).unwrap();
+            assert!(log.recovery_report().shards[0].clean);
+            assert_eq!(payloads(&log, "orders")[before.0 as usize..], records);
+        }
+    });
+}
+
+#[test]
+fn many_streams_from_many_threads_keep_each_producers_order() {
+    each_io(|options| {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), options.clone()).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8_u64 {
+                let log = log.clone();
+                scope.spawn(move || {
+                    for n in 0..400_u64 {
+                        let stream = log.stream(&format!("stream {}", n % 5)).unwrap();
+                        let record = [thread.to_le_bytes(), n.to_le_bytes()].concat();
+                        let durability =
+                            if n % 7 == 0 { Durability::Synced } else { Durability::Memory };
+                        let receipt = stream
+                            .append_within(&record, durability, Duration::from_secs(10))
+                            .unwrap();
+                        if n % 7 == 0 {
+                            receipt.wait().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        log.close().unwrap();
+        let log = Log::open(dir.path(), options.clone()).unwrap();
+        let mut found = 0;
+        for stream in 0..5 {
+            let mut last = [None; 8];
+            for record in payloads(&log, &format!("stream {stream}")) {
+                let (thread, n) = record.split_at(8);
+                let thread = u64::from_le_bytes(thread.try_into().unwrap()) as usize;
+                let n = u64::from_le_bytes(n.try_into().unwrap());
+                assert!(last[thread].is_none_or(|last| last < n));
+                assert_eq!(n % 5, stream);
+                last[thread] = Some(n);
+                found += 1;
+            }
+        }
+        assert_eq!(found, 8 * 400);
+    });
+}
+
+#[test]
+fn rotation_trim_and_recycling() {
+    each_io(|options| {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), options.clone()).unwrap();
+        let stream = log.stream("s").unwrap();
+        let record = vec![7; 10_000];
+        for round in 0..6 {
+            for _ in 0..250 {
+                let receipt = stream
+                    .append_within(&record, Durability::Memory, Duration::from_secs(10))
+                    .unwrap();
+                drop(receipt);
+            }
+            log.rotate().unwrap();
+            let trimmed = log.trim(1).unwrap();
+            assert!(round == 0 || trimmed.segments > 0);
+        }
+        let stats = log.stats();
+        assert!(stats.shards[0].recycled_segments > 0, "{stats:?}");
+        let all: Vec<_> = stream.read(..).unwrap().map(|record| record.unwrap()).collect();
+        let first = all.first().unwrap().offset();
+        assert!(first > Offset(0));
+        assert_eq!(all.last().unwrap().offset(), Offset(6 * 250 - 1));
+        let mut from_zero = stream.read(Offset(0)..).unwrap();
+        assert_eq!(from_zero.next().unwrap().unwrap_err(), ReadError::Trimmed { first });
+        assert_eq!(from_zero.next().unwrap().unwrap().offset(), first);
+        log.close().unwrap();
+        let log = Log::open(dir.path(), options.clone()).unwrap();
+        assert_eq!(log.stream("s").unwrap().next_offset(), Offset(6 * 250));
+        assert_eq!(payloads(&log, "s").len(), all.len());
+    });
+}
+
+#[test]
+fn a_second_opener_is_told_and_a_reader_is_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    log.stream("s").unwrap().append(b"x").unwrap().wait().unwrap();
+    assert!(matches!(Log::open(dir.path(), small()).err(), Some(OpenError::Locked(_))));
+    let options = Options { recovery: RecoveryMode::ReadOnly, ..small() };
+    let reader = Log::open(dir.path(), options).unwrap();
+    assert_eq!(payloads(&reader, "s"), [b"x"]);
+    let stream = reader.stream("s").unwrap();
+    assert_eq!(stream.append(b"y").err(), Some(AppendError::ReadOnly));
+    assert_eq!(reader.stream("t").err(), Some(StreamError::NotFound("t".into())));
+}
+
+#[test]
+fn batches_are_consecutive_and_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    let stream = log.stream("s").unwrap();
+    let batch: Vec<Vec<u8>> = (0..100).map(|n| vec![n; 1000]).collect();
+    let receipt = stream.append_batch(&batch, Durability::Synced).unwrap();
+    assert_eq!(receipt.records(), 100);
+    assert_eq!(receipt.wait().unwrap().offset, Offset(0));
+    let none: [&[u8]; 0] = [];
+    assert_eq!(stream.append_batch(&none, Durability::Synced).err(), Some(AppendError::EmptyBatch));
+    let huge = vec![0; 1 << 20];
+    let error = stream.append(&huge).err().unwrap();
+    assert!(matches!(error, AppendError::TooLarge { .. }), "{error:?}");
+    assert_eq!(payloads(&log, "s"), batch);
+}
+
+#[test]
+fn a_future_needs_no_runtime() {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    let stream = log.stream("s").unwrap();
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    for n in 0..20 {
+        let mut receipt = std::pin::pin!(stream.append(b"x").unwrap());
+        let position = loop {
+            match receipt.as_mut().poll(&mut context) {
+                std::task::Poll::Ready(result) => break result.unwrap(),
+                std::task::Poll::Pending => std::thread::park(),
+            }
+        };
+        assert_eq!(position.offset, Offset(n));
+    }
+}
+
+#[test]
+fn synced_under_never_is_refused_and_flush_makes_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        sync: SyncPolicy::Never,
+        durability: Durability::Written,
+        ..small()
+    };
+    let log = Log::open(dir.path(), options).unwrap();
+    let stream = log.stream("s").unwrap();
+    let refused = stream.append_with(b"x", Durability::Synced).err();
+    assert_eq!(refused, Some(AppendError::NeverSynced));
+    stream.append(b"y").unwrap().wait().unwrap();
+    log.flush().unwrap();
+    assert_eq!(payloads(&log, "s"), [b"y"]);
+}
+
+#[test]
+fn a_closed_log_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    let stream = log.stream("s").unwrap();
+    log.clone().close().unwrap();
+    assert_eq!(stream.append(b"x").err(), Some(AppendError::Closed));
+    assert_eq!(log.rotate().err(), Some(ringlog::LogError::Closed));
+}
