@@ -102,10 +102,7 @@ impl Input {
         if metadata.is_dir() {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
-        Ok(Self::File(
-            file,
-            metadata.is_file().then_some(metadata.len()),
-        ))
+        Ok(Self::File(file, metadata.is_file().then_some(metadata.len())))
     }
 
     fn bytes(&self) -> Option<u64> {
@@ -120,11 +117,7 @@ impl Input {
 pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure> {
     let options = args.options()?;
     let (durability, sync) = (options.durability, options.sync);
-    let acks_out = if args.print_acks {
-        Some(output::stdout()?)
-    } else {
-        None
-    };
+    let acks_out = if args.print_acks { Some(output::stdout()?) } else { None };
     // Before the log, so that a mistyped file name creates none.
     let input = Input::open(args.file.as_deref())?;
     let bar_total = input.bytes();
@@ -145,9 +138,7 @@ pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure
     let (pending, collected) = sync_channel(GROUPS_MAX);
     let collector = {
         let stop = Arc::clone(&stop);
-        spawn("acknowledgements", move || {
-            acks::collect(&collected, acks_out, &stop)
-        })?
+        spawn("acknowledgements", move || acks::collect(&collected, acks_out, &stop))?
     };
 
     // Acknowledgements on the same terminal would tear the bar apart.
@@ -155,12 +146,8 @@ pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure
         .then(|| messages.progress("appending", Unit::Bytes, bar_total));
     // In memory, the append itself is the acknowledgement.
     let collect_all = args.print_acks || durability != Durability::Memory;
-    let mut appender = Appender::new(
-        &stream,
-        durability,
-        args.batch,
-        collect_all.then_some(pending),
-    );
+    let mut appender =
+        Appender::new(&stream, durability, args.batch, collect_all.then_some(pending));
     let appended = appender.take_all(&events, &give_back, &stop, |bytes| {
         if let Some(bar) = &bar {
             bar.at(bytes);

@@ -24,7 +24,6 @@ const BATCH_BYTES_MAX: usize = ringlog::limits::BATCH_BYTES_MAX;
 const RECORD_OVERHEAD: usize = 16;
 
 /// What the appending thread keeps.
-#[derive(Debug)]
 pub(crate) struct Appender<'a> {
     stream: &'a Stream,
     durability: Durability,
@@ -131,19 +130,13 @@ impl<'a> Appender<'a> {
     fn append_carried(&mut self) -> Result<(), String> {
         let carried = std::mem::take(&mut self.carried);
         self.carried_bytes = 0;
-        if carried.is_empty() {
-            Ok(())
-        } else {
-            self.append(&carried)
-        }
+        if carried.is_empty() { Ok(()) } else { self.append(&carried) }
     }
 
     /// Appends one line or one batch; waits for room when the log's memory is full.
     fn append<R: AsRef<[u8]>>(&mut self, lines: &[R]) -> Result<(), String> {
         let receipt = match self.try_append(lines, None) {
-            Err(AppendError::Full {
-                reason: FullReason::Memory,
-            }) => {
+            Err(AppendError::Full { reason: FullReason::Memory }) => {
                 // What is appended so far need not wait with us.
                 self.hand_over();
                 self.try_append(lines, Some(PATIENCE))

@@ -94,10 +94,7 @@ pub(crate) fn pump(mut input: impl Read, events: &SyncSender<Event>, memory: &Re
             let begun = used - whole;
             let mut next = fresh(BLOCK_BYTES.max(begun + BLOCK_BYTES / 2));
             next[..begun].copy_from_slice(&bytes[whole..used]);
-            if events
-                .send(Event::Lines(Block { bytes, used: whole }))
-                .is_err()
-            {
+            if events.send(Event::Lines(Block { bytes, used: whole })).is_err() {
                 return;
             }
             (bytes, used) = (next, begun);
@@ -182,10 +179,7 @@ mod tests {
         let (lines, error) = lines_of(&input, 70_001);
         let lengths: Vec<usize> = lines.iter().map(Vec::len).collect();
         assert_eq!(lengths, [BLOCK_BYTES - 1, 3 * BLOCK_BYTES + 5, 1]);
-        assert!(
-            lines[1].iter().all(|b| *b == b'y'),
-            "the long line is itself"
-        );
+        assert!(lines[1].iter().all(|b| *b == b'y'), "the long line is itself");
         assert_eq!(error, None);
     }
 

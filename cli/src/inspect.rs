@@ -106,14 +106,9 @@ fn inspection_text(inspection: &Inspection) -> String {
                 ]
             })
             .collect();
-        let head = [
-            "segment", "state", "from LSN", "to LSN", "records", "bytes", "first", "last",
-        ];
+        let head = ["segment", "state", "from LSN", "to LSN", "records", "bytes", "first", "last"];
         text += &format!("\nshard {}\n{}", shard.shard, table(&head, &segments));
-        text += &format!(
-            "\n{}",
-            table(&["records", "first", "next", "stream"], &streams)
-        );
+        text += &format!("\n{}", table(&["records", "first", "next", "stream"], &streams));
     }
     text
 }

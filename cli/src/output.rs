@@ -219,19 +219,14 @@ impl Drop for Progress {
 /// # Errors
 /// [`Failure::Failed`] when the descriptor cannot be duplicated.
 pub(crate) fn stdout() -> Result<BufWriter<File>, Failure> {
-    let fd = io::stdout()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|e| Failure::stdout(&e))?;
+    let fd = io::stdout().as_fd().try_clone_to_owned().map_err(|e| Failure::stdout(&e))?;
     Ok(BufWriter::with_capacity(256 << 10, File::from(fd)))
 }
 
 /// Writes the whole result of a command to stdout.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = stdout()?;
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Failure::stdout(&e))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Failure::stdout(&e))
 }
 
 /// Writes the whole result of a command to stdout as one line of JSON.

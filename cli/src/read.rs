@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use ringlog::{Log, Offset, Options, ReadError, Reader, Record, RecoveryMode, Stream};
+use ringlog::{Log, Offset, Options, ReadError, Record, RecoveryMode};
 use serde::Serialize;
 
 use crate::output::{self, Exit, Failure, Messages, Unit};
@@ -19,9 +19,10 @@ const BAR_EVERY: u64 = 4096;
 /// Write the payloads of a stream to stdout, one a line, byte for byte.
 ///
 /// With --json: one object a line, {"offset", "timestamp_ns", "payload"}; a payload that is not
-/// UTF-8 comes as "payload_base64" instead. Only durable records are read, and nothing is changed
-/// or locked. Where records are damaged or were given up by a repair, stderr says so, reading
-/// goes on behind them, and the exit code is 1.
+/// UTF-8 comes as "payload_base64" instead, and a tombstone has "tombstone": true. Only durable
+/// records are read, and nothing is changed or locked. Where records are damaged, were given up by
+/// a repair, or were trimmed although --from asks for them, stderr says so, reading goes on behind
+/// them, and the exit code is 1.
 #[derive(Args, Debug)]
 pub(crate) struct ReadArgs {
     #[command(flatten)]
@@ -39,23 +40,20 @@ pub(crate) struct ReadArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ReadArgs, messages: Messages) -> Result<Exit, Failure> {
-    let options = Options {
-        create: false,
-        recovery: RecoveryMode::ReadOnly,
-        ..Options::from_env()?
-    };
+    let options =
+        Options { create: false, recovery: RecoveryMode::ReadOnly, ..Options::from_env()? };
     let log = Log::open(&args.dir.dir, options)?;
     messages.notes(&log.stats().notes);
     let stream = log.existing_stream(&args.stream)?;
-    let mut reader =
-        open(&stream, args.from).map_err(|error| Failure::CouldNotRun(error.to_string()))?;
+    let reader = match args.from {
+        Some(from) => stream.read(Offset(from)..),
+        None => stream.read(..),
+    };
+    let mut reader = reader.map_err(|error| Failure::CouldNotRun(error.to_string()))?;
     if let Some(limit) = args.limit {
         reader = reader.limit(limit);
     }
-    let left = stream
-        .next_offset()
-        .0
-        .saturating_sub(args.from.unwrap_or(0));
+    let left = stream.next_offset().0.saturating_sub(args.from.unwrap_or(0));
     let total = args.limit.map_or(left, |limit| limit.min(left));
     // Records on the same terminal would tear the bar apart.
     let bar = (!io::stdout().is_terminal())
@@ -71,8 +69,7 @@ pub(crate) fn run(args: &ReadArgs, messages: Messages) -> Result<Exit, Failure> 
                 let written = if messages.json() {
                     write_json(&mut out, &record)
                 } else {
-                    out.write_all(record.payload())
-                        .and_then(|()| out.write_all(b"\n"))
+                    out.write_all(record.payload()).and_then(|()| out.write_all(b"\n"))
                 };
                 written.map_err(|e| Failure::stdout(&e))?;
             }
@@ -81,7 +78,10 @@ pub(crate) fn run(args: &ReadArgs, messages: Messages) -> Result<Exit, Failure> 
                 // In the order in which a person at a terminal would look for it.
                 out.flush().map_err(|e| Failure::stdout(&e))?;
                 messages.error(&error.to_string());
-                let goes_on = matches!(error, ReadError::Corrupt { .. } | ReadError::Lost { .. });
+                let goes_on = matches!(
+                    error,
+                    ReadError::Corrupt { .. } | ReadError::Lost { .. } | ReadError::Trimmed { .. }
+                );
                 if !goes_on || last_error.as_ref() == Some(&error) {
                     break;
                 }
@@ -98,14 +98,6 @@ pub(crate) fn run(args: &ReadArgs, messages: Messages) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
-/// Without an offset to begin at, begins behind what was trimmed.
-fn open(stream: &Stream, from: Option<u64>) -> Result<Reader, ReadError> {
-    match (from, stream.read(Offset(from.unwrap_or(0))..)) {
-        (None, Err(ReadError::Trimmed { first })) => stream.read(first..),
-        (_, reader) => reader,
-    }
-}
-
 #[derive(Serialize)]
 struct JsonRecord<'a> {
     offset: u64,
@@ -114,6 +106,8 @@ struct JsonRecord<'a> {
     payload: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tombstone: bool,
 }
 
 fn write_json(out: &mut impl Write, record: &Record) -> io::Result<()> {
@@ -125,6 +119,7 @@ fn write_json(out: &mut impl Write, record: &Record) -> io::Result<()> {
         payload_base64: text
             .is_none()
             .then(|| Base64Display::new(record.payload(), &STANDARD).to_string()),
+        tombstone: record.is_tombstone(),
     };
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")

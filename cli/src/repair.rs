@@ -87,10 +87,7 @@ fn report_text(report: &RepairReport) -> String {
         bytes(report.bytes_dropped)
     );
     if let Some(backup) = &report.backup {
-        text += &format!(
-            "the damaged files are kept in {}\n",
-            escape(&backup.to_string_lossy())
-        );
+        text += &format!("the damaged files are kept in {}\n", escape(&backup.to_string_lossy()));
     }
     for lost in &report.lost {
         text += &format!(

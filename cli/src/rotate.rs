@@ -15,17 +15,9 @@ pub(crate) struct RotateArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &RotateArgs, messages: Messages) -> Result<Exit, Failure> {
-    let log = Log::open(
-        &args.dir.dir,
-        Options {
-            create: false,
-            ..Options::from_env()?
-        },
-    )?;
+    let log = Log::open(&args.dir.dir, Options { create: false, ..Options::from_env()? })?;
     messages.notes(&log.stats().notes);
-    log.rotate()
-        .and_then(|()| log.close())
-        .map_err(|error| Failure::Failed(error.to_string()))?;
+    log.rotate().and_then(|()| log.close()).map_err(|error| Failure::Failed(error.to_string()))?;
     if messages.json() {
         output::print_json(&json!({ "rotated": true }))?;
     } else {

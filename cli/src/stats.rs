@@ -17,11 +17,8 @@ pub(crate) struct StatsArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &StatsArgs, messages: Messages) -> Result<Exit, Failure> {
-    let options = Options {
-        create: false,
-        recovery: RecoveryMode::ReadOnly,
-        ..Options::from_env()?
-    };
+    let options =
+        Options { create: false, recovery: RecoveryMode::ReadOnly, ..Options::from_env()? };
     let log = Log::open(&args.dir.dir, options)?;
     let stats = log.stats();
     messages.notes(&stats.notes);
@@ -46,23 +43,12 @@ struct Totals {
 
 impl Totals {
     fn of(inspection: &Inspection) -> Self {
-        let mut totals = Self {
-            shards: inspection.shards.len(),
-            ..Self::default()
-        };
+        let mut totals = Self { shards: inspection.shards.len(), ..Self::default() };
         for shard in &inspection.shards {
             totals.streams += shard.streams.len();
             totals.segments += shard.segments.len();
-            totals.records += shard
-                .streams
-                .iter()
-                .map(|stream| stream.records)
-                .sum::<u64>();
-            totals.bytes += shard
-                .segments
-                .iter()
-                .map(|segment| segment.bytes)
-                .sum::<u64>();
+            totals.records += shard.streams.iter().map(|stream| stream.records).sum::<u64>();
+            totals.bytes += shard.segments.iter().map(|segment| segment.bytes).sum::<u64>();
         }
         totals
     }
@@ -113,11 +99,7 @@ fn stats_text(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Stri
         totals.shards,
         bytes(totals.bytes),
         stats.io,
-        if stats.direct {
-            "direct"
-        } else {
-            "through the page cache"
-        },
+        if stats.direct { "direct" } else { "through the page cache" },
         escape(&stats.file_system),
         stats.commit_primitive
     );
@@ -125,11 +107,7 @@ fn stats_text(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Stri
         text += &format!(
             "recovery of shard {}: {}, {} records found in {} segments, {} scanned in {:.3} s\n",
             shard.shard,
-            if shard.clean {
-                "closed cleanly"
-            } else {
-                "not closed cleanly"
-            },
+            if shard.clean { "closed cleanly" } else { "not closed cleanly" },
             shard.records,
             shard.segments,
             bytes(shard.bytes_scanned),

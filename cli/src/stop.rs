@@ -16,11 +16,7 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) fn new(events: SyncSender<Event>) -> Self {
-        Self {
-            asked: AtomicBool::new(false),
-            interrupted: AtomicBool::new(false),
-            events,
-        }
+        Self { asked: AtomicBool::new(false), interrupted: AtomicBool::new(false), events }
     }
 
     /// Nothing more is to be appended.

@@ -41,11 +41,7 @@ pub(crate) fn utc(ns: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ns:09}Z",
@@ -59,14 +55,8 @@ pub(crate) fn utc(ns: u64) -> String {
 /// right.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count());
-        cells
-            .chain(head.get(column).map(|name| name.len()))
-            .max()
-            .unwrap_or(0)
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(head.get(column).map(|name| name.len())).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let mut text = String::new();
@@ -107,31 +97,16 @@ mod tests {
     #[test]
     fn times_are_those_of_the_calendar() {
         assert_eq!(utc(0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(
-            utc(951_782_399_000_000_001),
-            "2000-02-28T23:59:59.000000001Z"
-        );
-        assert_eq!(
-            utc(951_782_400_000_000_000),
-            "2000-02-29T00:00:00.000000000Z"
-        );
-        assert_eq!(
-            utc(1_767_225_599_999_999_999),
-            "2025-12-31T23:59:59.999999999Z"
-        );
-        assert_eq!(
-            utc(4_107_542_400_000_000_000),
-            "2100-03-01T00:00:00.000000000Z"
-        );
+        assert_eq!(utc(951_782_399_000_000_001), "2000-02-28T23:59:59.000000001Z");
+        assert_eq!(utc(951_782_400_000_000_000), "2000-02-29T00:00:00.000000000Z");
+        assert_eq!(utc(1_767_225_599_999_999_999), "2025-12-31T23:59:59.999999999Z");
+        assert_eq!(utc(4_107_542_400_000_000_000), "2100-03-01T00:00:00.000000000Z");
         assert_eq!(utc(u64::MAX), "2554-07-21T23:34:33.709551615Z");
     }
 
     #[test]
     fn tables_align_and_end_without_spaces() {
-        let rows = [
-            vec!["a".to_owned(), "7".to_owned()],
-            vec!["long".to_owned(), "12".to_owned()],
-        ];
+        let rows = [vec!["a".to_owned(), "7".to_owned()], vec!["long".to_owned(), "12".to_owned()]];
         assert_eq!(
             table(&["name", "records"], &rows),
             "name  records\na           7\nlong       12\n"

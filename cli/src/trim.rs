@@ -19,26 +19,14 @@ pub(crate) struct TrimArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &TrimArgs, messages: Messages) -> Result<Exit, Failure> {
-    let log = Log::open(
-        &args.dir.dir,
-        Options {
-            create: false,
-            ..Options::from_env()?
-        },
-    )?;
+    let log = Log::open(&args.dir.dir, Options { create: false, ..Options::from_env()? })?;
     messages.notes(&log.stats().notes);
-    let trimmed = log
-        .trim(args.keep_segments)
-        .and_then(|report| log.close().map(|()| report));
+    let trimmed = log.trim(args.keep_segments).and_then(|report| log.close().map(|()| report));
     let report = trimmed.map_err(|error| Failure::Failed(error.to_string()))?;
     if messages.json() {
         output::print_json(&json!({ "segments": report.segments, "bytes": report.bytes }))?;
     } else {
-        output::print(&format!(
-            "{} segments trimmed, {}\n",
-            report.segments,
-            bytes(report.bytes)
-        ))?;
+        output::print(&format!("{} segments trimmed, {}\n", report.segments, bytes(report.bytes)))?;
     }
     Ok(Exit::Done)
 }

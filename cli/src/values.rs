@@ -43,35 +43,27 @@ pub(crate) fn durability_name(durability: Durability) -> &'static str {
 pub(crate) fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let count = |number: &str| {
-        number
-            .parse::<u64>()
-            .map_err(|_| format!("{number:?} is not a whole number"))
+        number.parse::<u64>().map_err(|_| format!("{number:?} is not a whole number"))
     };
     match parts[..] {
         ["every-commit"] => Ok(SyncPolicy::EveryCommit),
         ["every-append"] => Ok(SyncPolicy::EveryAppend),
         ["never"] => Ok(SyncPolicy::Never),
         ["interval", every] => Ok(SyncPolicy::Interval(duration(every)?)),
-        ["records", n, ref delay @ ..] if delay.len() < 2 => Ok(SyncPolicy::EveryRecords {
-            records: count(n)?,
-            max_delay: delay_or_default(delay)?,
-        }),
-        ["bytes", n, ref delay @ ..] if delay.len() < 2 => Ok(SyncPolicy::EveryBytes {
-            bytes: size(n)?,
-            max_delay: delay_or_default(delay)?,
-        }),
-        _ => Err(
-            "expected every-commit, every-append, interval:10ms, records:N[:10ms], \
+        ["records", n, ref delay @ ..] if delay.len() < 2 => {
+            Ok(SyncPolicy::EveryRecords { records: count(n)?, max_delay: delay_or_default(delay)? })
+        }
+        ["bytes", n, ref delay @ ..] if delay.len() < 2 => {
+            Ok(SyncPolicy::EveryBytes { bytes: size(n)?, max_delay: delay_or_default(delay)? })
+        }
+        _ => Err("expected every-commit, every-append, interval:10ms, records:N[:10ms], \
                   bytes:N[:10ms] or never"
-                .to_owned(),
-        ),
+            .to_owned()),
     }
 }
 
 fn delay_or_default(delay: &[&str]) -> Result<Duration, String> {
-    delay
-        .first()
-        .map_or(Ok(DELAY_DEFAULT), |text| duration(text))
+    delay.first().map_or(Ok(DELAY_DEFAULT), |text| duration(text))
 }
 
 /// A policy, as [`sync_policy`] reads it.
@@ -93,9 +85,7 @@ pub(crate) fn sync_policy_name(policy: SyncPolicy) -> String {
 /// A time span: a whole number and one of `us`, `ms`, `s`, `m`, `h`.
 fn duration(text: &str) -> Result<Duration, String> {
     let expected = || format!("{text:?} is not a time span such as 500us, 10ms, 2s, 1m or 1h");
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .ok_or_else(expected)?;
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
     let (number, unit) = text.split_at(unit_at);
     let micros_per_unit = match unit {
         "us" => 1,
@@ -106,19 +96,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(expected()),
     };
     let number: u64 = number.parse().map_err(|_| expected())?;
-    number
-        .checked_mul(micros_per_unit)
-        .map(Duration::from_micros)
-        .ok_or_else(expected)
+    number.checked_mul(micros_per_unit).map(Duration::from_micros).ok_or_else(expected)
 }
 
 /// A size in bytes: a whole number, and `K`, `M` or `G` (also as `KiB`, `MiB`, `GiB`) for units
 /// of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let expected = || format!("{text:?} is not a size such as 4096, 64K, 1MiB or 1G");
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let bytes_per_unit: u64 = match unit {
         "" => 1,
@@ -145,42 +130,14 @@ mod tests {
             ("never", SyncPolicy::Never),
             ("interval:10ms", SyncPolicy::Interval(10 * MS)),
             ("interval:1h", SyncPolicy::Interval(3_600_000 * MS)),
-            (
-                "records:7",
-                SyncPolicy::EveryRecords {
-                    records: 7,
-                    max_delay: 10 * MS,
-                },
-            ),
-            (
-                "records:7:2s",
-                SyncPolicy::EveryRecords {
-                    records: 7,
-                    max_delay: 2000 * MS,
-                },
-            ),
-            (
-                "bytes:64K",
-                SyncPolicy::EveryBytes {
-                    bytes: 65536,
-                    max_delay: 10 * MS,
-                },
-            ),
-            (
-                "bytes:1:5ms",
-                SyncPolicy::EveryBytes {
-                    bytes: 1,
-                    max_delay: 5 * MS,
-                },
-            ),
+            ("records:7", SyncPolicy::EveryRecords { records: 7, max_delay: 10 * MS }),
+            ("records:7:2s", SyncPolicy::EveryRecords { records: 7, max_delay: 2000 * MS }),
+            ("bytes:64K", SyncPolicy::EveryBytes { bytes: 65536, max_delay: 10 * MS }),
+            ("bytes:1:5ms", SyncPolicy::EveryBytes { bytes: 1, max_delay: 5 * MS }),
         ];
         for (text, policy) in good {
             assert_eq!(sync_policy(text), Ok(policy), "{text}");
-            assert_eq!(
-                sync_policy(&sync_policy_name(policy)),
-                Ok(policy),
-                "{text}, named"
-            );
+            assert_eq!(sync_policy(&sync_policy_name(policy)), Ok(policy), "{text}, named");
         }
         for bad in [
             "",
@@ -208,16 +165,7 @@ mod tests {
         assert_eq!(size("4096"), Ok(4096));
         assert_eq!(size("1M"), Ok(1 << 20));
         assert_eq!(size("1GiB"), Ok(1 << 30));
-        for bad in [
-            "",
-            "M",
-            "1.5M",
-            "1MB",
-            "1 M",
-            "-1",
-            "99999999999999999999",
-            "99999999999G",
-        ] {
+        for bad in ["", "M", "1.5M", "1MB", "1 M", "-1", "99999999999999999999", "99999999999G"] {
             assert!(size(bad).is_err(), "{bad:?} was taken for a size");
         }
     }

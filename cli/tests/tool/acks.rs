@@ -10,14 +10,7 @@ use crate::common::{
 use tempfile::tempdir;
 
 fn append_args<'a>(dir: &'a Path, durability: &'a str) -> Vec<&'a str> {
-    let rest = [
-        "--stream",
-        "s",
-        "--segment-bytes",
-        "1M",
-        "--print-acks",
-        "--durability",
-    ];
+    let rest = ["--stream", "s", "--segment-bytes", "1M", "--print-acks", "--durability"];
     let mut args = on("append", dir, &rest);
     args.push(durability);
     args
@@ -25,10 +18,7 @@ fn append_args<'a>(dir: &'a Path, durability: &'a str) -> Vec<&'a str> {
 
 /// Starts an append that prints acknowledgements; gives it and its stdout.
 fn start(dir: &Path, durability: &str) -> (Child, BufReader<ChildStdout>) {
-    let mut child = ringlog(&append_args(dir, durability))
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = ringlog(&append_args(dir, durability)).stdin(Stdio::piped()).spawn().unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap());
     (child, stdout)
 }
@@ -36,9 +26,7 @@ fn start(dir: &Path, durability: &str) -> (Child, BufReader<ChildStdout>) {
 fn next_ack(stdout: &mut BufReader<ChildStdout>) -> u64 {
     let mut text = String::new();
     stdout.read_line(&mut text).unwrap();
-    text.trim_end()
-        .parse()
-        .unwrap_or_else(|_| panic!("{text:?} is no acknowledgement"))
+    text.trim_end().parse().unwrap_or_else(|_| panic!("{text:?} is no acknowledgement"))
 }
 
 #[test]
@@ -117,9 +105,7 @@ fn one_killed_life(dir: &Path, durability: &str, begin: u64, acks: u64) -> u64 {
     stdout.read_to_string(&mut rest).unwrap();
     let whole = rest.rfind('\n').map_or("", |end| &rest[..end]);
     let acknowledged = whole.lines().last().map_or(begin + acks, |ack| {
-        ack.parse::<u64>()
-            .unwrap_or_else(|_| panic!("{ack:?} is no acknowledgement"))
-            + 1
+        ack.parse::<u64>().unwrap_or_else(|_| panic!("{ack:?} is no acknowledgement")) + 1
     });
 
     let output = run(&on("read", dir, &["--stream", "s"]));
@@ -155,9 +141,8 @@ fn an_interrupted_append_says_what_is_stored() {
         for expected in 0..50 {
             assert_eq!(next_ack(&mut stdout), expected);
         }
-        let kill = Command::new("sh")
-            .args(["-c", "kill -INT \"$0\"", &child.id().to_string()])
-            .status();
+        let kill =
+            Command::new("sh").args(["-c", "kill -INT \"$0\"", &child.id().to_string()]).status();
         assert!(kill.unwrap().success(), "the signal could not be sent");
         // Its input is still open: it ends because of the signal.
         let output = child.wait_with_output().unwrap();
@@ -166,11 +151,7 @@ fn an_interrupted_append_says_what_is_stored() {
         let summary = summary_on_stderr(&output.stderr);
         assert_eq!(summary["ended"], "interrupted");
         assert_eq!(summary["records"], 50);
-        assert_eq!(
-            crate::common::read(dir.path(), &[]),
-            lines(0..50),
-            "{durability}"
-        );
+        assert_eq!(crate::common::read(dir.path(), &[]), lines(0..50), "{durability}");
     }
 }
 
@@ -194,10 +175,7 @@ fn an_append_whose_acknowledgements_nobody_reads_ends_quietly() {
     assert_eq!(summary["ended"], "stdout closed");
     let records = summary["records"].as_u64().unwrap();
     assert!(records > 0, "the first one was acknowledged");
-    assert!(
-        crate::common::read(dir.path(), &[]) == lines(0..records),
-        "the summary is the truth"
-    );
+    assert!(crate::common::read(dir.path(), &[]) == lines(0..records), "the summary is the truth");
     assert!(!stderr(&output).contains("panic"), "{}", stderr(&output));
 }
 
@@ -223,12 +201,7 @@ fn a_reader_whose_pipe_closes_ends_quietly() {
 fn a_full_stdout_is_an_error() {
     let dir = tempdir().unwrap();
     crate::common::append(dir.path(), &[], b"a\n");
-    let full = || {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open("/dev/full")
-            .unwrap()
-    };
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     for command in [
         on("read", dir.path(), &["--stream", "s"]),
         on("inspect", dir.path(), &[]),
@@ -237,25 +210,13 @@ fn a_full_stdout_is_an_error() {
     ] {
         let output = ringlog(&command).stdout(full()).output().unwrap();
         assert_exit(&output, 1);
-        assert!(
-            stderr(&output).contains("stdout"),
-            "{command:?}: {}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains("stdout"), "{command:?}: {}", stderr(&output));
     }
     let args = append_args(dir.path(), "synced");
-    let child = ringlog(&args)
-        .stdin(Stdio::piped())
-        .stdout(full())
-        .spawn()
-        .unwrap();
+    let child = ringlog(&args).stdin(Stdio::piped()).stdout(full()).spawn().unwrap();
     let output = crate::common::feed_and_wait(child, b"b\n");
     assert_exit(&output, 1);
-    assert_eq!(
-        summary_on_stderr(&output.stderr)["records"],
-        1,
-        "it is stored all the same"
-    );
+    assert_eq!(summary_on_stderr(&output.stderr)["records"], 1, "it is stored all the same");
 }
 
 #[test]
@@ -274,11 +235,7 @@ fn a_second_writer_is_refused_while_the_first_goes_on() {
     ] {
         let output = run_with(&command, b"intruder\n");
         assert_exit(&output, 2);
-        assert!(
-            stderr(&output).contains("open for writing"),
-            "{command:?}: {}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains("open for writing"), "{command:?}: {}", stderr(&output));
     }
     // Reading is no writing.
     assert_eq!(crate::common::read(dir.path(), &[]), b"one\n");

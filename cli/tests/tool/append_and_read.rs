@@ -54,18 +54,11 @@ fn many_lines_over_many_segments_in_several_runs() {
         let dir = tempdir().unwrap();
         let cuts = [0, 1, 6_000, 6_001, 12_000];
         for cut in cuts.windows(2) {
-            let summary = append(
-                dir.path(),
-                &["--durability", durability],
-                &lines(cut[0]..cut[1]),
-            );
+            let summary = append(dir.path(), &["--durability", durability], &lines(cut[0]..cut[1]));
             assert_eq!(summary["first_offset"], cut[0], "{durability}");
             assert_eq!(summary["last_offset"], cut[1] - 1, "{durability}");
         }
-        assert!(
-            read(dir.path(), &[]) == lines(0..12_000),
-            "{durability}: not the same bytes"
-        );
+        assert!(read(dir.path(), &[]) == lines(0..12_000), "{durability}: not the same bytes");
     }
 }
 
@@ -83,25 +76,14 @@ fn a_file_or_stdin() {
 #[test]
 fn batches_hold_every_line_in_order() {
     let input = lines(0..2_500);
-    for (n, durability) in [
-        ("1", "synced"),
-        ("7", "written"),
-        ("1000", "synced"),
-        ("64", "memory"),
-    ] {
+    for (n, durability) in [("1", "synced"), ("7", "written"), ("500", "synced"), ("64", "memory")]
+    {
         let dir = tempdir().unwrap();
-        let summary = append(
-            dir.path(),
-            &["--batch", n, "--durability", durability],
-            &input,
-        );
+        let summary = append(dir.path(), &["--batch", n, "--durability", durability], &input);
         assert_eq!(summary["records"], 2_500, "batches of {n}");
         assert_eq!(summary["first_offset"], 0, "batches of {n}");
         assert_eq!(summary["last_offset"], 2_499, "batches of {n}");
-        assert!(
-            read(dir.path(), &[]) == input,
-            "batches of {n}: not the same bytes"
-        );
+        assert!(read(dir.path(), &[]) == input, "batches of {n}: not the same bytes");
     }
 }
 
@@ -152,24 +134,10 @@ fn from_and_limit() {
     assert_eq!(read(dir.path(), &["--from", "0", "--limit", "0"]), b"");
     assert_eq!(read(dir.path(), &["--limit", "1"]), lines(0..1));
     assert_eq!(read(dir.path(), &["--from", "2999"]), lines(2_999..3_000));
-    assert_eq!(
-        read(dir.path(), &["--from", "1234", "--limit", "700"]),
-        lines(1_234..1_934)
-    );
-    assert_eq!(
-        read(dir.path(), &["--from", "2990", "--limit", "700"]),
-        lines(2_990..3_000)
-    );
-    assert_eq!(
-        read(dir.path(), &["--from", "3000"]),
-        b"",
-        "just behind the end is empty"
-    );
-    let output = run(&on(
-        "read",
-        dir.path(),
-        &["--stream", "s", "--from", "3001"],
-    ));
+    assert_eq!(read(dir.path(), &["--from", "1234", "--limit", "700"]), lines(1_234..1_934));
+    assert_eq!(read(dir.path(), &["--from", "2990", "--limit", "700"]), lines(2_990..3_000));
+    assert_eq!(read(dir.path(), &["--from", "3000"]), b"", "just behind the end is empty");
+    let output = run(&on("read", dir.path(), &["--stream", "s", "--from", "3001"]));
     assert_exit(&output, 2);
     assert!(stderr(&output).contains("3000"), "{}", stderr(&output));
 }
@@ -180,10 +148,8 @@ fn json_lines_hold_text_or_base64() {
     append(dir.path(), &[], "grüße \"x\"\n\n\u{1}\n".as_bytes());
     append(dir.path(), &[], b"\xff\0a\n");
     let output = String::from_utf8(read(dir.path(), &["--json"])).unwrap();
-    let records: Vec<Value> = output
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let records: Vec<Value> =
+        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(records.len(), 4);
     for (offset, record) in records.iter().enumerate() {
         assert_eq!(record["offset"], offset);
@@ -205,10 +171,7 @@ fn a_reader_needs_no_lock_and_changes_nothing() {
     assert_exit(&run(&on("stats", dir.path(), &[])), 0);
     assert_exit(&run(&on("inspect", dir.path(), &[])), 0);
     assert_exit(&run(&on("verify", dir.path(), &[])), 0);
-    assert!(
-        before == crate::common::files(dir.path()),
-        "a command that reads has written"
-    );
+    assert!(before == crate::common::files(dir.path()), "a command that reads has written");
 }
 
 #[test]
@@ -232,20 +195,13 @@ fn large_records_up_to_the_limit_and_one_beyond() {
     let mut expected = large;
     expected.push(b'\n');
     expected.extend(lines(0..10));
-    assert!(
-        read(dir.path(), &[]) == expected,
-        "what was acknowledged, and nothing else"
-    );
+    assert!(read(dir.path(), &[]) == expected, "what was acknowledged, and nothing else");
 }
 
 #[test]
 fn the_blocking_disk_on_request() {
     let dir = tempdir().unwrap();
-    let args = on(
-        "append",
-        dir.path(),
-        &["--stream", "s", "--segment-bytes", "1M"],
-    );
+    let args = on("append", dir.path(), &["--stream", "s", "--segment-bytes", "1M"]);
     let child = crate::common::ringlog(&args)
         .env("RINGLOG_IO", "blocking")
         .stdin(std::process::Stdio::piped())
@@ -254,25 +210,16 @@ fn the_blocking_disk_on_request() {
     let output = crate::common::feed_and_wait(child, &lines(0..3_000));
     assert_exit(&output, 0);
     assert_eq!(json(&output)["io"], json!("blocking"));
-    assert!(
-        read(dir.path(), &[]) == lines(0..3_000),
-        "not the same bytes"
-    );
+    assert!(read(dir.path(), &[]) == lines(0..3_000), "not the same bytes");
 }
 
 #[test]
 fn flags_win_over_the_environment() {
     let dir = tempdir().unwrap();
-    let args = on(
-        "append",
-        dir.path(),
-        &["--stream", "s", "--durability", "written"],
-    );
+    let args = on("append", dir.path(), &["--stream", "s", "--durability", "written"]);
     let args = [&args[..], &["--segment-bytes", "1M"]].concat();
     let mut command = crate::common::ringlog(&args);
-    command
-        .env("RINGLOG_DURABILITY", "memory")
-        .env("RINGLOG_SEGMENT_BYTES", "2097152");
+    command.env("RINGLOG_DURABILITY", "memory").env("RINGLOG_SEGMENT_BYTES", "2097152");
     let output = command.output().unwrap();
     assert_exit(&output, 0);
     assert_eq!(json(&output)["durability"], "written");

@@ -15,11 +15,7 @@ pub(crate) fn ringlog(args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -91,10 +87,7 @@ pub(crate) fn stderr(output: &Output) -> String {
 /// The last line of stderr as JSON: the summary of `append --print-acks`.
 pub(crate) fn summary_on_stderr(stderr: &[u8]) -> Value {
     let text = String::from_utf8(stderr.to_vec()).unwrap();
-    let line = text
-        .lines()
-        .last()
-        .unwrap_or_else(|| panic!("nothing on stderr"));
+    let line = text.lines().last().unwrap_or_else(|| panic!("nothing on stderr"));
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
@@ -108,18 +101,13 @@ pub(crate) fn json(output: &Output) -> Value {
 pub(crate) fn line(number: u64) -> Vec<u8> {
     let mut line = format!("{number} ").into_bytes();
     let length = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    line.resize(
-        line.len() + (length % 600) as usize,
-        b'a' + (number % 26) as u8,
-    );
+    line.resize(line.len() + (length % 600) as usize, b'a' + (number % 26) as u8);
     line
 }
 
 /// Numbered lines, each with its newline.
 pub(crate) fn lines(numbers: std::ops::Range<u64>) -> Vec<u8> {
-    numbers
-        .flat_map(|number| [line(number), vec![b'\n']].concat())
-        .collect()
+    numbers.flat_map(|number| [line(number), vec![b'\n']].concat()).collect()
 }
 
 /// Every file below `dir`, by its path, with its content.

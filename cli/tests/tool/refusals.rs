@@ -43,18 +43,9 @@ fn bad_values_are_refused_before_anything_is_created() {
     for name in ["", &long_name] {
         let output = run_with(&on("append", &dir, &["--stream", name]), b"x\n");
         assert_exit(&output, 2);
-        assert!(
-            stderr(&output).contains("1 to 255 bytes"),
-            "{}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains("1 to 255 bytes"), "{}", stderr(&output));
     }
-    for variable in [
-        "RINGLOG_DURABILITY",
-        "RINGLOG_IO",
-        "RINGLOG_SHARDS",
-        "RINGLOG_PIN",
-    ] {
+    for variable in ["RINGLOG_DURABILITY", "RINGLOG_IO", "RINGLOG_SHARDS", "RINGLOG_PIN"] {
         let args = on("append", &dir, &["--stream", "s"]);
         let output = ringlog(&args).env(variable, "nonsense").output().unwrap();
         assert_exit(&output, 2);
@@ -64,13 +55,7 @@ fn bad_values_are_refused_before_anything_is_created() {
 
 #[test]
 fn wrong_usage_is_2_and_help_tells_the_codes() {
-    for args in [
-        &[][..],
-        &["append"],
-        &["read", "--dir", "x"],
-        &["fly"],
-        &["trim", "--dir", "x"],
-    ] {
+    for args in [&[][..], &["append"], &["read", "--dir", "x"], &["fly"], &["trim", "--dir", "x"]] {
         assert_exit(&run(args), 2);
     }
     let help = run(&["--help"]);
@@ -99,11 +84,7 @@ fn where_there_is_no_log() {
     for command in commands(&missing) {
         let output = run(&command);
         assert_exit(&output, 2);
-        assert!(
-            stderr(&output).contains("missing"),
-            "{command:?}: {}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains("missing"), "{command:?}: {}", stderr(&output));
         assert!(!missing.exists(), "{command:?} created a directory");
     }
     let file = parent.path().join("file");
@@ -111,10 +92,7 @@ fn where_there_is_no_log() {
     for command in commands(&file) {
         assert_exit(&run(&command), 2);
     }
-    assert_exit(
-        &run_with(&on("append", &file, &["--stream", "s"]), b"x\n"),
-        2,
-    );
+    assert_exit(&run_with(&on("append", &file, &["--stream", "s"]), b"x\n"), 2);
     assert_eq!(std::fs::read(&file).unwrap(), b"text");
 }
 
@@ -126,14 +104,8 @@ fn a_directory_of_someone_elses_files_is_left_alone() {
     for command in commands(dir.path()) {
         assert_exit(&run(&command), 2);
     }
-    assert_exit(
-        &run_with(&on("append", dir.path(), &["--stream", "s"]), b"x\n"),
-        2,
-    );
-    assert!(
-        before == crate::common::files(dir.path()),
-        "somebody else's directory was changed"
-    );
+    assert_exit(&run_with(&on("append", dir.path(), &["--stream", "s"]), b"x\n"), 2);
+    assert!(before == crate::common::files(dir.path()), "somebody else's directory was changed");
 }
 
 #[test]
@@ -150,47 +122,26 @@ fn errors_are_json_when_json_is_asked_for() {
     let output = run(&["read", "--dir", "/nonexistent", "--stream", "s", "--json"]);
     assert_exit(&output, 2);
     let error: Value = serde_json::from_slice(&output.stderr).unwrap();
-    assert!(
-        error["error"].as_str().unwrap().contains("/nonexistent"),
-        "{error}"
-    );
+    assert!(error["error"].as_str().unwrap().contains("/nonexistent"), "{error}");
 }
 
 #[test]
 fn an_input_that_cannot_be_read() {
     let parent = tempdir().unwrap();
     let dir = parent.path().join("log");
-    let args = on(
-        "append",
-        &dir,
-        &["--stream", "s", parent.path().to_str().unwrap()],
-    );
+    let args = on("append", &dir, &["--stream", "s", parent.path().to_str().unwrap()]);
     assert_exit(&run(&args), 2);
-    assert!(
-        !dir.exists(),
-        "a log was created for an input that is a directory"
-    );
+    assert!(!dir.exists(), "a log was created for an input that is a directory");
 }
 
 #[test]
 fn an_environment_that_is_no_text_is_no_reason_to_fail() {
     let dir = tempdir().unwrap();
-    let args = on(
-        "append",
-        dir.path(),
-        &["--stream", "s", "--segment-bytes", "1M"],
-    );
+    let args = on("append", dir.path(), &["--stream", "s", "--segment-bytes", "1M"]);
     let odd = OsStr::from_bytes(b"\xff\xfe");
-    assert_exit(
-        &ringlog(&args).env("SOMETHING_ELSE", odd).output().unwrap(),
-        0,
-    );
+    assert_exit(&ringlog(&args).env("SOMETHING_ELSE", odd).output().unwrap(), 0);
     // One of ours must be readable.
     let output = ringlog(&args).env("RINGLOG_IO", odd).output().unwrap();
     assert_exit(&output, 2);
-    assert!(
-        stderr(&output).contains("RINGLOG_IO"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("RINGLOG_IO"), "{}", stderr(&output));
 }
