@@ -23,17 +23,11 @@ pub(crate) const PARTS_MAX: usize = 1024;
 pub(crate) const CALL_BYTES_MAX: usize = 1 << 30;
 
 pub(crate) fn last_errno() -> Errno {
-    std::io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO)
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
 fn check(result: i32) -> Result<(), Errno> {
-    if result < 0 {
-        Err(last_errno())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
 fn check_size(result: isize) -> Result<usize, Errno> {
@@ -59,14 +53,8 @@ pub(crate) fn open_at(
 ) -> Result<OwnedFd, Errno> {
     retry(|| {
         // SAFETY: `name` is a NUL-terminated string that lives through the call.
-        let fd = unsafe {
-            libc::openat(
-                dir.as_raw_fd(),
-                name.as_ptr(),
-                flags | libc::O_CLOEXEC,
-                mode,
-            )
-        };
+        let fd =
+            unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC, mode) };
         check(fd)?;
         // SAFETY: a descriptor that was just opened and that nobody else owns.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -130,12 +118,7 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<libc::stat, Er
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: `name` is NUL-terminated, `stat` is memory of the right size for the kernel to fill.
     check(unsafe {
-        libc::fstatat(
-            dir.as_raw_fd(),
-            name.as_ptr(),
-            stat.as_mut_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW,
-        )
+        libc::fstatat(dir.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW)
     })?;
     // SAFETY: the call succeeded, so it is filled.
     Ok(unsafe { stat.assume_init() })
@@ -200,12 +183,7 @@ pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
 pub(crate) fn may_write(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: a NUL-terminated constant string.
     check(unsafe {
-        libc::faccessat(
-            dir.as_raw_fd(),
-            c".".as_ptr(),
-            libc::W_OK | libc::X_OK,
-            libc::AT_EACCESS,
-        )
+        libc::faccessat(dir.as_raw_fd(), c".".as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS)
     })
 }
 
@@ -246,6 +224,10 @@ pub(crate) fn write_at(fd: BorrowedFd<'_>, from: &[u8], offset: u64) -> Result<u
 #[derive(Default)]
 pub(crate) struct Parts(Vec<libc::iovec>);
 
+// SAFETY: the vectors are plain addresses that `Parts` itself never follows; whoever does holds
+// the blocks that they point into at that moment, on whichever thread.
+unsafe impl Send for Parts {}
+
 impl Parts {
     /// Points to the bytes of `slices` from `skip` on, as far as one call can take them. Returns
     /// how many bytes that is. The slices' blocks must stay where they are while these are used.
@@ -264,10 +246,7 @@ impl Parts {
             skip = 0;
             let len = part.len().min(CALL_BYTES_MAX - bytes);
             bytes += len;
-            self.0.push(libc::iovec {
-                iov_base: part.as_ptr().cast_mut().cast(),
-                iov_len: len,
-            });
+            self.0.push(libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: len });
         }
         bytes
     }
@@ -298,11 +277,7 @@ pub(crate) fn write_slices(
             libc::pwritev2(fd.as_raw_fd(), vectors.as_ptr(), count, offset, flags)
         })
     };
-    if flags & libc::RWF_DSYNC == 0 {
-        retry(call)
-    } else {
-        call()
-    }
+    if flags & libc::RWF_DSYNC == 0 { retry(call) } else { call() }
 }
 
 /// Random bytes of the system.

@@ -24,6 +24,8 @@
 
 mod chunk;
 mod clock;
+#[doc(hidden)]
+pub mod driven;
 mod error;
 #[doc(hidden)]
 pub mod format;
@@ -53,5 +55,7 @@ pub use options::{Durability, Format, Options, RecoveryMode, SyncPolicy};
 pub use reader::{Reader, Record};
 pub use receipt::Receipt;
 pub use recovery::ShardRecovery;
+#[doc(hidden)]
+pub use shard::{Reply, Request, ShardCounts, Time};
 pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, Primitive};
 pub use stats::{RecoveryReport, ShardStats, Stats, TrimReport};

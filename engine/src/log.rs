@@ -494,7 +494,7 @@ impl Stream {
             shard: self.shard as u16,
             segment_bytes: self.log.meta.segment_bytes,
         };
-        let disk = open::reading_disk(&shard.dir, self.log.options.io)?;
+        let disk = open::reader_disk(&shard.dir)?;
         let wanted = Wanted { stream: self.id, from, end };
         Reader::new(disk, identity, Arc::clone(&shard.published), &wanted)
     }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringlog_disk::{
-    AnyDisk, BlockPool, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, FileName,
+    AnyDisk, BlockPool, BlockingDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, FileName,
     IoKind, Op, Primitive, entropy, probe_commit,
 };
 
@@ -18,7 +18,7 @@ use crate::format::batch::RUN_BYTES;
 use crate::format::manifest::Manifest;
 use crate::format::meta::LogMeta;
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
-use crate::ids::{Epoch, LogId, Lsn, SegmentId};
+use crate::ids::{Epoch, LogId, Lsn, SegmentId, StreamId};
 use crate::inbox::{Inbox, InboxConfig};
 use crate::limits::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::log::{OpenShard, Writer as ShardWriter, writes};
@@ -26,7 +26,7 @@ use crate::names;
 use crate::options::{Options, SyncPolicy};
 use crate::published::Published;
 use crate::recovery::{Identity, ShardRecovery, ask, load, load_file, resume, tail};
-use crate::runtime::{Command, Shared, Writer, flush_histogram};
+use crate::runtime::{Shared, Writer};
 use crate::shard::{SegmentRef, Shard, ShardConfig};
 
 /// How long the lock of another process that is just going is waited for.
@@ -47,6 +47,11 @@ pub(crate) struct Opened {
     pub(crate) facts: DiskFacts,
     pub(crate) notes: Vec<String>,
     pub(crate) lock: Dir,
+}
+
+/// A disk for reading files of a shard from any thread.
+pub(crate) fn reader_disk(dir: &Dir) -> Result<Box<dyn Disk + Send>, DiskError> {
+    Ok(Box::new(BlockingDisk::open(dir, None, &DiskOptions::default())?))
 }
 
 /// A disk for reading files of a shard, on the calling thread.
@@ -286,14 +291,14 @@ fn open_for_reading(
     Ok((open, facts, Vec::new()))
 }
 
-/// What a writer thread hands back once it is ready.
-struct Ready {
-    shared: Arc<Shared>,
-    published: Arc<Published>,
-    epoch: Epoch,
-    next_stream: u32,
-    names: Vec<(crate::ids::StreamId, Arc<str>)>,
-    recovery: ShardRecovery,
+/// A shard that is ready to be written, as its handles see it.
+pub(crate) struct Ready {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) epoch: Epoch,
+    pub(crate) next_stream: u32,
+    pub(crate) names: Vec<(StreamId, Arc<str>)>,
+    pub(crate) recovery: ShardRecovery,
 }
 
 /// What a writer thread is given.
@@ -352,7 +357,7 @@ impl Task {
         match self.prepare() {
             Ok((writer, told)) => {
                 if ready.send(Ok(told)).is_ok() {
-                    writer.run();
+                    writer.run(&Clock::new());
                 }
             }
             Err(error) => {
@@ -381,84 +386,77 @@ impl Task {
             names_thread: true,
             ..DiskOptions::default()
         };
-        let mut disk =
+        let disk =
             ringlog_disk::open(&self.dir, Some(&self.lock), self.options.io, &disk_options)?;
         let identity = Identity {
             log: self.meta.log,
             shard: self.shard,
             segment_bytes: self.meta.segment_bytes,
         };
-        let (manifest, streams) = load(&mut disk, &identity)?;
-        let tail = tail::scan(&mut disk, &identity, &manifest, streams)?;
-        if let Some(corruption) = tail.corruption {
-            return Err(OpenError::Corrupt(corruption));
-        }
-        let mut recovery = report(self.shard, &manifest, &tail, start.elapsed());
-        let (begin, rewritten) =
-            resume::resume(&mut disk, &identity, manifest, tail, wall_ns())?;
-        recovery.records_rewritten = rewritten;
-        recovery.elapsed = start.elapsed();
-
-        let epoch = begin.manifest.epoch;
-        let next_stream = begin.streams.count().max(1);
-        let names = begin.streams.named().map(|(id, name)| (id, Arc::clone(name))).collect();
-        let published = Arc::new(Published::default());
-        published.set_segments(begin.segments.clone());
-        published.set_durable(begin.next_lsn);
-        let one_sync_at_a_time = disk.facts().file_system == "btrfs";
-        let shard = Shard::new(
-            ShardConfig {
-                log: self.meta.log,
-                shard: self.shard,
-                epoch,
-                segment_bytes: self.meta.segment_bytes,
-                policy: self.options.sync,
-                commits_in_flight: match one_sync_at_a_time {
-                    true => 1,
-                    false => self.options.commits_in_flight,
-                },
-                commit_bytes: self.options.commit_bytes,
-                linger_ns: self.options.linger.as_nanos() as u64,
-                batch_blocks: pools.batch.clone(),
-                meta_blocks: pools.meta.clone(),
-            },
-            begin,
-        );
-        let inbox = Inbox::new(
-            InboxConfig {
-                log: self.meta.log,
-                shard: self.shard,
-                epoch,
-                frames_bytes_max: pools.frames_bytes_max,
-                each_append_apart: self.options.sync == SyncPolicy::EveryAppend,
-            },
-            pools.small,
-            pools.large,
-            disk.waker(),
-        );
-        let (commands, received): (_, Receiver<Command>) = channel();
-        let shared = Arc::new(Shared {
-            inbox: Arc::new(inbox),
-            published: Arc::clone(&published),
-            commands,
-            facts: disk.facts().clone(),
-            notes,
-            last: Mutex::new(None),
-        });
-        let writer = Writer {
-            disk,
-            shard,
-            shared: Arc::clone(&shared),
-            commands: received,
-            clock: Clock::new(),
-            flush_ns: flush_histogram(),
-            asked: Vec::new(),
-            next_id: 0,
-            closing: None,
-            poison_told: false,
-        };
-        Ok((writer, Ready { shared, published, epoch, next_stream, names, recovery }))
+        let measure = || start.elapsed();
+        open_shard(disk, &identity, &self.options, pools, notes, wall_ns(), &measure)
     }
+}
+
+/// Recovers a shard on any disk, and makes its writer. `measure` tells the time since the opening
+/// began.
+pub(crate) fn open_shard<D: Disk>(
+    mut disk: D,
+    identity: &Identity,
+    options: &Options,
+    pools: Pools,
+    notes: Vec<String>,
+    now_ns: u64,
+    measure: &dyn Fn() -> Duration,
+) -> Result<(Writer<D>, Ready), OpenError> {
+    let (manifest, streams) = load(&mut disk, identity)?;
+    let tail = tail::scan(&mut disk, identity, &manifest, streams)?;
+    if let Some(corruption) = tail.corruption {
+        return Err(OpenError::Corrupt(corruption));
+    }
+    let mut recovery = report(identity.shard, &manifest, &tail, measure());
+    let (begin, rewritten) = resume::resume(&mut disk, identity, manifest, tail, now_ns)?;
+    recovery.records_rewritten = rewritten;
+    recovery.elapsed = measure();
+
+    let epoch = begin.manifest.epoch;
+    let next_stream = begin.streams.count().max(1);
+    let names = begin.streams.named().map(|(id, name)| (id, Arc::clone(name))).collect();
+    let published = Arc::new(Published::default());
+    published.set_segments(begin.segments.clone());
+    published.set_durable(begin.next_lsn);
+    let one_sync_at_a_time = disk.facts().file_system == "btrfs";
+    let config = ShardConfig {
+        log: identity.log,
+        shard: identity.shard,
+        epoch,
+        segment_bytes: identity.segment_bytes,
+        policy: options.sync,
+        commits_in_flight: if one_sync_at_a_time { 1 } else { options.commits_in_flight },
+        commit_bytes: options.commit_bytes,
+        linger_ns: options.linger.as_nanos() as u64,
+        batch_blocks: pools.batch,
+        meta_blocks: pools.meta,
+    };
+    let inbox_config = InboxConfig {
+        log: identity.log,
+        shard: identity.shard,
+        epoch,
+        frames_bytes_max: pools.frames_bytes_max,
+        each_append_apart: options.sync == SyncPolicy::EveryAppend,
+    };
+    let inbox = Inbox::new(inbox_config, pools.small, pools.large, disk.waker());
+    let (commands, received) = channel();
+    let shared = Arc::new(Shared {
+        inbox: Arc::new(inbox),
+        published: Arc::clone(&published),
+        commands,
+        facts: disk.facts().clone(),
+        notes,
+        last: Mutex::new(None),
+    });
+    let writer = Writer::new(disk, Shard::new(config, begin), Arc::clone(&shared), received);
+    Ok((writer, Ready { shared, published, epoch, next_stream, names, recovery }))
 }
 
 /// Pins the calling thread to the next allowed CPU in turn.
@@ -471,8 +469,9 @@ fn pin() -> bool {
     core_affinity::set_for_current(cpus[NEXT.fetch_add(1, Ordering::Relaxed) % cpus.len()])
 }
 
-/// All memory of a shard.
-struct Pools {
+/// All memory of a shard. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Pools {
     small: BlockPool,
     large: BlockPool,
     batch: BlockPool,
@@ -481,7 +480,7 @@ struct Pools {
 }
 
 impl Pools {
-    fn new(options: &Options, segment_bytes: u64) -> Result<Self, DiskError> {
+    pub(crate) fn new(options: &Options, segment_bytes: u64) -> Result<Self, DiskError> {
         let segment_room = segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
         let batch_max = options.batch_bytes_max.min((segment_room / 4) as usize);
         let large_bytes = (batch_max + BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);

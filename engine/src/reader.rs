@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ringlog_disk::{AnyDisk, BlockPool, DiskErrorKind, Done, FileId, Op};
+use ringlog_disk::{BlockPool, Disk, DiskErrorKind, Done, FileId, Op};
 
 use crate::error::{Corruption, ReadError};
 use crate::format::batch::{BatchHeader, BatchKind, FrameKind, FrameRef, HeaderSeed, check_body};
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Record {
 
 /// Iterates over the records of a stream. See [`crate::Stream::read`].
 pub struct Reader {
-    disk: AnyDisk,
+    disk: Box<dyn Disk + Send>,
     pool: BlockPool,
     identity: Identity,
     published: Arc<Published>,
@@ -126,7 +126,7 @@ pub(crate) struct Wanted {
 
 impl Reader {
     pub(crate) fn new(
-        disk: AnyDisk,
+        disk: Box<dyn Disk + Send>,
         identity: Identity,
         published: Arc<Published>,
         wanted: &Wanted,
@@ -244,7 +244,7 @@ impl Reader {
         let segment = open.segment.segment;
         let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
         let file_offset = SEGMENT_HEADER_BYTES + (self.at.0 - open.segment.base_lsn.0);
-        let block = open.window.get(&mut self.disk, file_offset, BLOCK_BYTES)?;
+        let block = open.window.get(self.disk.as_mut(), file_offset, BLOCK_BYTES)?;
         let decoded = BatchHeader::decode(block, seed, self.at);
         let (header, chain) = match decoded {
             Ok((header, chain)) if self.chain.is_none_or(|before| before == header.previous) => {
@@ -257,7 +257,7 @@ impl Reader {
             Err(refused) => return self.damaged(file_offset, refused.to_string()),
         };
         let stored = header.stored_bytes as usize;
-        let batch = open.window.get(&mut self.disk, file_offset, stored)?;
+        let batch = open.window.get(self.disk.as_mut(), file_offset, stored)?;
         let (stream, ready) = (self.stream, &mut self.ready);
         let timestamp_ns = header.timestamp_ns;
         let checked = check_body(&header, batch, self.identity.log, self.identity.shard, |frame| {
@@ -295,7 +295,7 @@ impl Reader {
             self.chain = (self.at == segment.base_lsn).then_some(segment.chain_before);
         }
         let name = names::segment(segment.segment);
-        let opened = ask(&mut self.disk, Op::Open { file: FILE, name, write: false });
+        let opened = ask(self.disk.as_mut(), Op::Open { file: FILE, name, write: false });
         match opened {
             Ok(Done::Opened { bytes }) => {
                 let window = Window::new(self.pool.clone(), FILE, bytes);
@@ -336,7 +336,7 @@ impl Reader {
         while self.at < end {
             self.at = Lsn(self.at.0 + BLOCK_BYTES as u64);
             let offset = SEGMENT_HEADER_BYTES + (self.at.0 - base);
-            let block = open.window.get(&mut self.disk, offset, BLOCK_BYTES)?;
+            let block = open.window.get(self.disk.as_mut(), offset, BLOCK_BYTES)?;
             if BatchHeader::decode(block, seed, self.at).is_ok() {
                 break;
             }
@@ -346,8 +346,8 @@ impl Reader {
 
     fn close(&mut self) {
         if let Some(mut open) = self.open.take() {
-            open.window.drop_all(&mut self.disk);
-            let _ = ask(&mut self.disk, Op::Close { file: FILE }); // only read from
+            open.window.drop_all(self.disk.as_mut());
+            let _ = ask(self.disk.as_mut(), Op::Close { file: FILE }); // only read from
         }
     }
 }

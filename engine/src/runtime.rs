@@ -1,12 +1,12 @@
-//! The writer thread of a shard: the loop that joins the shard's machine, its disk, its inbox and
-//! a clock.
+//! What joins a shard's machine, its disk and its inbox: the turn of a writer, and the thread that
+//! takes one turn after another.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringlog_disk::{Disk, DiskFacts, Wait};
+use ringlog_disk::{Completion, Disk, DiskFacts, Wait};
 
 use crate::clock::Clock;
 use crate::ids::{Lsn, Offset, StreamId};
@@ -52,67 +52,113 @@ pub(crate) fn flush_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("constant bounds")
 }
 
-/// The writer thread's state.
+/// A shard with everything it needs to run. Whoever drives it supplies the time.
 pub(crate) struct Writer<D: Disk> {
     pub(crate) disk: D,
     pub(crate) shard: Shard,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) commands: Receiver<Command>,
-    pub(crate) clock: Clock,
-    pub(crate) flush_ns: Histogram<u64>,
-    pub(crate) asked: Vec<(u64, SyncSender<Reply>)>,
-    pub(crate) next_id: u64,
-    pub(crate) closing: Option<u64>,
-    pub(crate) poison_told: bool,
+    commands: Receiver<Command>,
+    flush_ns: Histogram<u64>,
+    asked: Vec<(u64, SyncSender<Reply>)>,
+    next_id: u64,
+    closing: Option<u64>,
+    finished: bool,
+    poison_told: bool,
+    /// Since when a chunk for which nobody waits has been open.
+    open_since: Option<u64>,
+    completed: Vec<Completion>,
 }
 
 impl<D: Disk> Writer<D> {
-    /// Runs until the log is closed.
-    pub(crate) fn run(mut self) {
-        let mut out = Vec::new();
-        let mut open_since: Option<u64> = None;
-        loop {
-            let now = self.clock.now();
-            self.take_chunks(now);
-            if self.take_commands(now) {
-                self.take_chunks(now);
-            }
-            while let Some((tag, op)) = self.shard.next_op(now) {
-                self.disk.submit(tag, op);
-            }
-            self.tell();
-            if self.is_finished() {
+    pub(crate) fn new(
+        disk: D,
+        shard: Shard,
+        shared: Arc<Shared>,
+        commands: Receiver<Command>,
+    ) -> Self {
+        Self {
+            disk,
+            shard,
+            shared,
+            commands,
+            flush_ns: flush_histogram(),
+            asked: Vec::new(),
+            next_id: 0,
+            closing: None,
+            finished: false,
+            poison_told: false,
+            open_since: None,
+            completed: Vec::new(),
+        }
+    }
+
+    /// Takes turns until the log is closed.
+    pub(crate) fn run(mut self, clock: &Clock) {
+        while !self.finished {
+            let now = clock.now();
+            let wait = self.work(now);
+            if self.finished {
                 break;
             }
-            let inbox = &self.shared.inbox;
-            inbox.set_idle(self.shard.is_idle());
-            let (used, urgent) = inbox.open_chunks();
-            if urgent && self.shard.is_idle() {
-                inbox.sweep(false);
-                continue;
+            if let Some(wait) = wait {
+                self.reap(wait, || clock.now());
             }
-            open_since = used.then(|| open_since.unwrap_or(now.mono_ns));
-            if open_since.is_some_and(|since| since + CHUNK_OPEN_NS <= now.mono_ns) {
-                inbox.sweep(true);
-                open_since = None;
-                continue;
-            }
-            if inbox.depth() > 0 && self.shard.is_idle() {
-                continue;
-            }
-            let wait = self.how_long(now, open_since.map(|since| since + CHUNK_OPEN_NS));
-            self.disk.reap(wait, &mut out);
-            if out.is_empty() {
-                continue;
-            }
-            let now = self.clock.now();
-            for done in out.drain(..) {
+        }
+        self.finish();
+    }
+
+    /// The first half of a turn: takes what producers and handles have left, gives the disk what
+    /// there is to do, tells who waits. Then how long the second half may wait; `None`: there is
+    /// more to do at once.
+    pub(crate) fn work(&mut self, now: Time) -> Option<Wait> {
+        self.take_chunks(now);
+        if self.take_commands(now) {
+            self.take_chunks(now);
+        }
+        while let Some((tag, op)) = self.shard.next_op(now) {
+            self.disk.submit(tag, op);
+        }
+        self.tell();
+        let inbox = &self.shared.inbox;
+        let idle = self.shard.is_idle();
+        inbox.set_idle(idle);
+        let (used, urgent) = inbox.open_chunks();
+        if urgent && idle {
+            inbox.sweep(false);
+            return None;
+        }
+        self.open_since = used.then(|| self.open_since.unwrap_or(now.mono_ns));
+        let sweep_at = self.open_since.map(|since| since + CHUNK_OPEN_NS);
+        if sweep_at.is_some_and(|at| at <= now.mono_ns) {
+            inbox.sweep(true);
+            self.open_since = None;
+            return None;
+        }
+        if inbox.depth() > 0 && idle {
+            return None;
+        }
+        Some(self.how_long(now, sweep_at))
+    }
+
+    /// The second half: waits for the disk and takes what it has done.
+    pub(crate) fn reap(&mut self, wait: Wait, now: impl FnOnce() -> Time) {
+        let mut completed = std::mem::take(&mut self.completed);
+        self.disk.reap(wait, &mut completed);
+        if !completed.is_empty() {
+            let now = now();
+            for done in completed.drain(..) {
                 self.shard.complete(done, now);
             }
             // What has gathered meanwhile goes with the next commit.
             self.shared.inbox.sweep(false);
         }
-        self.finish();
+        self.completed = completed;
+    }
+
+    /// When the first half should be taken again although nothing has completed.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let sweep_at = self.open_since.map(|since| since + CHUNK_OPEN_NS);
+        [self.shard.deadline(), sweep_at].into_iter().flatten().min()
     }
 
     fn take_chunks(&mut self, now: Time) {
@@ -180,17 +226,10 @@ impl<D: Disk> Writer<D> {
         for (id, reply) in self.shard.take_replies() {
             if let Some(at) = asked.iter().position(|(asked, _)| *asked == id) {
                 let (_, sender) = asked.swap_remove(at);
-                if self.closing == Some(id) {
-                    self.closing = None;
-                    self.next_id = u64::MAX; // marks the end
-                }
+                self.finished |= self.closing == Some(id);
                 let _ = sender.send(reply); // the asker may have gone
             }
         }
-    }
-
-    fn is_finished(&self) -> bool {
-        self.next_id == u64::MAX
     }
 
     fn how_long(&self, now: Time, sweep_at: Option<u64>) -> Wait {
@@ -214,7 +253,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         let all: Vec<StreamId> = (0..self.shard.stream_count()).map(StreamId).collect();
         let last = self.look(&all);
         *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);

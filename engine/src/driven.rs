@@ -1,0 +1,217 @@
+//! A shard that its caller drives: no thread, no clock, any disk.
+//!
+//! The same inbox, machine and recovery as behind a writer thread; the caller takes the turns and
+//! supplies the time, so on a simulated disk everything is deterministic.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use ringlog_disk::{Disk, DiskError, Op, Wait};
+
+use crate::error::{AppendError, OpenError, ReadError};
+use crate::format::batch::FrameKind;
+use crate::ids::{LogId, Lsn, Offset, StreamId};
+use crate::inbox::Admission;
+use crate::names;
+use crate::open::{Pools, Ready, empty_manifest, open_shard};
+use crate::options::{Durability, Options};
+use crate::published::Published;
+use crate::reader::{Reader, Wanted};
+use crate::receipt::Receipt;
+use crate::recovery::{Identity, ShardRecovery, ask, load, tail};
+use crate::runtime::{Command, Shared, Writer};
+use crate::shard::{Reply, Request, ShardCounts, Time};
+
+/// Which shard of which log a disk holds.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardIdentity {
+    /// The log.
+    pub log: LogId,
+    /// The shard.
+    pub shard: u16,
+    /// Size of its segments in bytes.
+    pub segment_bytes: u64,
+}
+
+impl From<ShardIdentity> for Identity {
+    fn from(identity: ShardIdentity) -> Self {
+        let ShardIdentity { log, shard, segment_bytes } = identity;
+        Self { log, shard, segment_bytes }
+    }
+}
+
+/// Memory for a shard's records; can be used again by the next shard that is opened.
+#[derive(Clone)]
+pub struct ShardMemory(Pools);
+
+impl ShardMemory {
+    /// As much as the options say.
+    ///
+    /// # Errors
+    /// When the memory is not to be had.
+    pub fn new(options: &Options, segment_bytes: u64) -> Result<Self, DiskError> {
+        Pools::new(options, segment_bytes).map(Self)
+    }
+}
+
+/// See the module's text.
+pub struct DrivenShard<D: Disk> {
+    writer: Writer<D>,
+    shared: Arc<Shared>,
+    published: Arc<Published>,
+    identity: ShardIdentity,
+    recovery: ShardRecovery,
+    streams: Vec<(StreamId, Arc<str>)>,
+    next_stream: u32,
+}
+
+impl<D: Disk> DrivenShard<D> {
+    /// Makes an empty shard on an empty disk.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn create(disk: &mut D, identity: ShardIdentity) -> Result<(), OpenError> {
+        let content = empty_manifest(identity.log, identity.shard).encode();
+        ask(disk, Op::Replace { name: names::manifest(), content })?;
+        Ok(())
+    }
+
+    /// Recovers the shard on `disk` and opens it for writing.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        disk: D,
+        identity: ShardIdentity,
+        options: &Options,
+        memory: &ShardMemory,
+        now: Time,
+    ) -> Result<Self, OpenError> {
+        options.validate()?;
+        let pools = memory.0.clone();
+        let id = identity.into();
+        let no_clock = || Duration::ZERO;
+        let (writer, ready) =
+            open_shard(disk, &id, options, pools, Vec::new(), now.wall_ns, &no_clock)?;
+        let Ready { shared, published, recovery, names: streams, next_stream, .. } = ready;
+        Ok(Self { writer, shared, published, identity, recovery, streams, next_stream })
+    }
+
+    /// What was found and done at the open.
+    pub fn recovery(&self) -> &ShardRecovery {
+        &self.recovery
+    }
+
+    /// The streams there are.
+    pub fn streams(&self) -> &[(StreamId, Arc<str>)] {
+        &self.streams
+    }
+
+    /// Creates a stream.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn create_stream(&mut self, name: &str) -> Result<StreamId, AppendError> {
+        let (id, name) = (StreamId(self.next_stream), Arc::<str>::from(name));
+        self.shared.inbox.append_creation(0, id, &name)?;
+        self.next_stream += 1;
+        self.streams.push((id, name));
+        Ok(id)
+    }
+
+    /// Appends records, all or none, as a producer of the given slot (0 to 15).
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append<R: AsRef<[u8]>>(
+        &self,
+        slot: usize,
+        stream: StreamId,
+        records: &[R],
+        durability: Durability,
+    ) -> Result<Receipt, AppendError> {
+        let slot = slot % crate::limits::SLOTS;
+        self.shared.inbox.append(slot, stream, FrameKind::Record, records, durability)
+    }
+
+    /// Takes one turn: hands the disk what there is to do, and takes what it has done by now.
+    /// True when there is more to do at once.
+    pub fn turn(&mut self, now: Time) -> bool {
+        let more = self.writer.work(now).is_none();
+        self.writer.reap(Wait::No, || now);
+        more
+    }
+
+    /// When a turn should be taken although the disk has completed nothing, in monotonic
+    /// nanoseconds.
+    pub fn deadline(&self) -> Option<u64> {
+        self.writer.deadline()
+    }
+
+    /// Operations that the disk has not completed.
+    pub fn in_flight(&self) -> usize {
+        self.writer.disk.in_flight()
+    }
+
+    /// Asks for something; the answer comes through the channel in a later turn.
+    pub fn request(&self, request: Request) -> Receiver<Reply> {
+        let (sender, receiver) = sync_channel(1);
+        let _ = self.shared.commands.send(Command::Ask(request, sender)); // the writer is here
+        receiver
+    }
+
+    /// The watermarks: staged, written, durable.
+    pub fn watermarks(&self) -> (Lsn, Lsn, Lsn) {
+        let shard = &self.writer.shard;
+        (shard.staged(), shard.written(), shard.durable())
+    }
+
+    /// The counters.
+    pub fn counts(&self) -> &ShardCounts {
+        self.writer.shard.counts()
+    }
+
+    /// The failure that poisoned the shard.
+    pub fn poisoned(&self) -> Option<&DiskError> {
+        self.writer.shard.poisoned()
+    }
+
+    /// Whether appends are refused because the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.inbox.admission() == Admission::DiskFull
+    }
+
+    /// The offset that the next record of a stream gets.
+    pub fn next_offset(&self, stream: StreamId) -> Offset {
+        self.writer.shard.next_offset(stream)
+    }
+
+    /// Reads a stream's durable records through `disk`, which sees the same files.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(
+        &self,
+        disk: Box<dyn Disk + Send>,
+        stream: StreamId,
+        from: Option<Offset>,
+    ) -> Result<Reader, ReadError> {
+        let wanted = Wanted { stream, from, end: None };
+        Reader::new(disk, self.identity.into(), Arc::clone(&self.published), &wanted)
+    }
+}
+
+/// Looks at a shard without changing anything: what recovery would find.
+///
+/// # Errors
+/// See [`OpenError`]; also [`OpenError::Corrupt`] for damage that strict recovery would refuse.
+pub fn examine(disk: &mut dyn Disk, identity: ShardIdentity) -> Result<Lsn, OpenError> {
+    let identity = identity.into();
+    let (manifest, streams) = load(disk, &identity)?;
+    let tail = tail::scan(disk, &identity, &manifest, streams)?;
+    match tail.corruption {
+        Some(corruption) => Err(OpenError::Corrupt(corruption)),
+        None => Ok(tail.end),
+    }
+}
