@@ -30,23 +30,12 @@ fn commits(
 ) -> Result<Vec<u64>, DiskError> {
     let mut samples = Vec::with_capacity(rounds.min(1000));
     let mut out = Vec::new();
-    let mut data = vec![Slice {
-        block: take(pool)?,
-        len: COMMIT_BYTES,
-    }];
+    let mut data = vec![Slice { block: take(pool)?, len: COMMIT_BYTES }];
     let mut ended = false;
     for round in 0..rounds {
         let offset = (round * COMMIT_BYTES) as u64 % FILE_BYTES;
         let begun = Instant::now();
-        disk.submit(
-            Tag(1),
-            Op::Write {
-                file: FileId(0),
-                offset,
-                data,
-                flush: Flush::Own,
-            },
-        );
+        disk.submit(Tag(1), Op::Write { file: FileId(0), offset, data, flush: Flush::Own });
         data = Vec::new();
         while data.is_empty() {
             disk.reap(Wait::Any, &mut out);
@@ -75,8 +64,7 @@ fn commits(
 }
 
 fn take(pool: &BlockPool) -> Result<ringlog_disk::Block, DiskError> {
-    pool.take()
-        .ok_or_else(|| DiskError::new(DiskErrorKind::Limit, "take a block"))
+    pool.take().ok_or_else(|| DiskError::new(DiskErrorKind::Limit, "take a block"))
 }
 
 fn print(what: &str, mut samples: Vec<u64>, floor_ns: Option<u64>) -> u64 {
@@ -84,9 +72,8 @@ fn print(what: &str, mut samples: Vec<u64>, floor_ns: Option<u64>) -> u64 {
     let at = |part: f64| samples[((samples.len() - 1) as f64 * part) as usize];
     let micros = |ns: u64| ns as f64 / 1000.0;
     let p50 = at(0.5);
-    let ratio = floor_ns.map_or(String::new(), |f| {
-        format!("  {:.3} x floor", p50 as f64 / f as f64)
-    });
+    let ratio =
+        floor_ns.map_or(String::new(), |f| format!("  {:.3} x floor", p50 as f64 / f as f64));
     println!(
         "{what:<34} p50 {:7.1}  p90 {:7.1}  p99 {:7.1}  max {:8.1} µs  n {}{ratio}",
         micros(p50),
@@ -99,9 +86,7 @@ fn print(what: &str, mut samples: Vec<u64>, floor_ns: Option<u64>) -> u64 {
 }
 
 fn main() -> Result<(), DiskError> {
-    let below = std::env::args_os()
-        .nth(1)
-        .map_or_else(std::env::temp_dir, PathBuf::from);
+    let below = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let home = below.join(format!("ringlog-floors-{}", std::process::id()));
     let dir = Dir::create_all(&home)?;
     let result = measure(&dir);
@@ -126,23 +111,13 @@ fn measure(dir: &Dir) -> Result<(), DiskError> {
         };
         let mut disk = open(dir, None, kind, &options)?;
         let file = name(&format!("disk-{}", disks.len()))?;
-        run(
-            &mut disk,
-            Op::Create {
-                file: FileId(0),
-                name: file,
-                bytes: FILE_BYTES,
-            },
-        )
-        .result?;
+        run(&mut disk, Op::Create { file: FileId(0), name: file, bytes: FILE_BYTES }).result?;
         disks.push((disk, Vec::new()));
     }
     println!("{:?}", disks[0].0.facts());
     let mut floors = [Vec::new(), Vec::new()];
     for _ in 0..TURNS {
-        for (samples, primitive) in floors
-            .iter_mut()
-            .zip([Primitive::Dsync, Primitive::LinkedSync])
+        for (samples, primitive) in floors.iter_mut().zip([Primitive::Dsync, Primitive::LinkedSync])
         {
             samples.extend(floor.durable_writes(
                 primitive,
@@ -170,14 +145,7 @@ fn measure(dir: &Dir) -> Result<(), DiskError> {
     for i in 0..10_u32 {
         let file = name(&format!("created-{i}"))?;
         let begun = Instant::now();
-        disk.submit(
-            Tag(2),
-            Op::Create {
-                file: FileId(1 + i),
-                name: file,
-                bytes: 64 << 20,
-            },
-        );
+        disk.submit(Tag(2), Op::Create { file: FileId(1 + i), name: file, bytes: 64 << 20 });
         during.extend(commits(disk, &pool, usize::MAX >> 20, Some(Tag(2)))?);
         took.push(begun.elapsed().as_nanos() as u64);
     }

@@ -30,9 +30,7 @@ pub fn open(
     let why = match kind {
         IoKind::Blocking => None,
         IoKind::Uring => {
-            return Ok(AnyDisk::Uring(Box::new(UringDisk::open(
-                dir, lock, options,
-            )?)));
+            return Ok(AnyDisk::Uring(Box::new(UringDisk::open(dir, lock, options)?)));
         }
         IoKind::Auto => match UringDisk::open(dir, lock, options) {
             Ok(disk) => return Ok(AnyDisk::Uring(Box::new(disk))),
@@ -41,9 +39,7 @@ pub fn open(
     };
     let mut disk = BlockingDisk::open(dir, lock, options)?;
     if let Some(why) = why {
-        disk.add_note(format!(
-            "io_uring is refused ({why}): blocking calls are used."
-        ));
+        disk.add_note(format!("io_uring is refused ({why}): blocking calls are used."));
     }
     Ok(AnyDisk::Blocking(Box::new(disk)))
 }

@@ -41,9 +41,9 @@ unsafe impl Sync for Arena {}
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: base and mapped_bytes are what mmap returned, and no block is left: each holds
-        // an `Arc<Arena>`.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.mapped_bytes) };
+        // SAFETY: base and mapped_bytes are what `map_aligned` returned, and no block is left: each
+        // holds an `Arc<Arena>`.
+        unsafe { unmap(self.base, self.mapped_bytes) };
     }
 }
 
@@ -59,10 +59,8 @@ impl BlockPool {
     pub fn new(count: u32, block_bytes: usize) -> Result<Self, DiskError> {
         let too_large = || DiskError::new(DiskErrorKind::Limit, "map memory for blocks");
         let count = count.max(1);
-        let block_bytes = block_bytes
-            .max(1)
-            .checked_next_multiple_of(BLOCK_ALIGN_BYTES)
-            .ok_or_else(too_large)?;
+        let block_bytes =
+            block_bytes.max(1).checked_next_multiple_of(BLOCK_ALIGN_BYTES).ok_or_else(too_large)?;
         let mapped_bytes = block_bytes
             .checked_mul(count as usize)
             .and_then(|n| n.checked_next_multiple_of(HUGE_PAGE_BYTES))
@@ -87,10 +85,7 @@ impl BlockPool {
     /// Takes a block, or `None` when all are out. Its content is whatever the last user left.
     pub fn take(&self) -> Option<Block> {
         let index = self.0.free.pop()?;
-        Some(Block {
-            arena: Arc::clone(&self.0),
-            index,
-        })
+        Some(Block { arena: Arc::clone(&self.0), index })
     }
 
     /// The size of each block in bytes.
@@ -149,12 +144,7 @@ impl Block {
 
     fn start(&self) -> *mut u8 {
         // SAFETY: index < count, so the result lies inside the mapping.
-        unsafe {
-            self.arena
-                .base
-                .as_ptr()
-                .add(self.index as usize * self.arena.block_bytes)
-        }
+        unsafe { self.arena.base.as_ptr().add(self.index as usize * self.arena.block_bytes) }
     }
 }
 
@@ -188,12 +178,43 @@ impl fmt::Debug for Block {
     }
 }
 
+/// # Safety
+/// The memory must come from [`map_aligned`], with the same length, and nothing may refer to it.
+#[cfg(not(miri))]
+unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
+    // SAFETY: our own mapping, by the caller's promise.
+    unsafe { libc::munmap(base.as_ptr().cast(), bytes) };
+}
+
+/// Miri knows no mappings of this kind: there, the allocator stands in for them.
+#[cfg(miri)]
+fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
+    let limit = || DiskError::new(DiskErrorKind::Limit, "map memory for blocks");
+    let layout =
+        std::alloc::Layout::from_size_align(bytes, HUGE_PAGE_BYTES).map_err(|_| limit())?;
+    if bytes > 1 << 30 {
+        return Err(limit());
+    }
+    // SAFETY: the size is not zero: a pool has at least one block.
+    let base = unsafe { std::alloc::alloc_zeroed(layout) };
+    NonNull::new(base).map(|base| (base, false)).ok_or_else(limit)
+}
+
+/// # Safety
+/// As for the other.
+#[cfg(miri)]
+unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
+    // SAFETY: the layout was valid when the memory was allocated.
+    let layout = unsafe { std::alloc::Layout::from_size_align_unchecked(bytes, HUGE_PAGE_BYTES) };
+    // SAFETY: allocated with this very layout, by the caller's promise.
+    unsafe { std::alloc::dealloc(base.as_ptr(), layout) };
+}
+
 /// Maps `bytes` of zeroed memory aligned to a huge page.
+#[cfg(not(miri))]
 fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     let failed = |doing: &str| {
-        let errno = std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::ENOMEM);
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM);
         DiskError::from_errno(errno, doing)
     };
     let span = bytes + HUGE_PAGE_BYTES;
@@ -214,6 +235,7 @@ fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     let start = raw as usize;
     let aligned = start.next_multiple_of(HUGE_PAGE_BYTES);
     let head = aligned - start;
+    let base = raw.wrapping_byte_add(head);
     let tail = span - head - bytes;
     if head > 0 {
         // SAFETY: the head of our own mapping, which nothing refers to.
@@ -221,18 +243,14 @@ fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     }
     if tail > 0 {
         // SAFETY: the tail of our own mapping, which nothing refers to.
-        unsafe { libc::munmap((aligned + bytes) as *mut libc::c_void, tail) };
+        unsafe { libc::munmap(base.wrapping_byte_add(bytes), tail) };
     }
-    let base = aligned as *mut libc::c_void;
     // SAFETY: advice about our own mapping; a refusal changes nothing.
     let huge = unsafe { libc::madvise(base, bytes, libc::MADV_HUGEPAGE) } == 0;
     // SAFETY: as above. Direct I/O and fork do not mix: a child must not share these pages.
     unsafe { libc::madvise(base, bytes, libc::MADV_DONTFORK) };
     let Some(base) = NonNull::new(base.cast::<u8>()) else {
-        return Err(DiskError::new(
-            DiskErrorKind::Limit,
-            "map memory for blocks",
-        ));
+        return Err(DiskError::new(DiskErrorKind::Limit, "map memory for blocks"));
     };
     // SAFETY: our own mapping of `bytes` bytes; touching it makes the pages present.
     unsafe { std::ptr::write_bytes(base.as_ptr(), 0, bytes) };

@@ -63,24 +63,14 @@ impl BlockingDisk {
 
     fn carry_out(&mut self, tag: Tag, op: Op) -> Completion {
         let (file, slices, result) = match op {
-            Op::Write {
-                file,
-                offset,
-                data,
-                flush,
-            } => {
+            Op::Write { file, offset, data, flush } => {
                 let result = match self.desk.fd(file) {
                     Some(fd) => write(fd, &data, offset, flush, self.primitive, &mut self.parts),
                     None => Err(not_open()),
                 };
                 (file, data, result)
             }
-            Op::Read {
-                file,
-                offset,
-                mut block,
-                len,
-            } => {
+            Op::Read { file, offset, mut block, len } => {
                 let result = match self.desk.fd(file) {
                     Some(fd) => read(fd, &mut block[..len], offset),
                     None => Err(not_open()),
@@ -96,19 +86,11 @@ impl BlockingDisk {
             }
             // The desk keeps operations on names.
             _ => {
-                return Completion {
-                    tag,
-                    slices: Vec::new(),
-                    result: Err(not_open()),
-                };
+                return Completion { tag, slices: Vec::new(), result: Err(not_open()) };
             }
         };
         self.desk.release(file);
-        Completion {
-            tag,
-            slices,
-            result,
-        }
+        Completion { tag, slices, result }
     }
 
     fn carry_out_all(&mut self, out: &mut Vec<Completion>) {

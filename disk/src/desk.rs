@@ -86,11 +86,7 @@ impl Desk {
     }
 
     pub(crate) fn fail(&mut self, tag: Tag, slices: Vec<Slice>, error: DiskError) {
-        self.ready.push(Completion {
-            tag,
-            slices,
-            result: Err(error),
-        });
+        self.ready.push(Completion { tag, slices, result: Err(error) });
     }
 
     /// The descriptor of an open file.
@@ -119,16 +115,9 @@ impl Desk {
     /// is open for it and counted busy until [`Desk::release`].
     pub(crate) fn admit(&mut self, tag: Tag, op: Op, watch: &mut impl FileWatch) -> Option<Op> {
         let (file, writes, sound) = match &op {
-            Op::Write {
-                file, offset, data, ..
-            } => (*file, true, self.is_sound(*offset, data)),
+            Op::Write { file, offset, data, .. } => (*file, true, self.is_sound(*offset, data)),
             Op::Sync { file } => (*file, true, true),
-            Op::Read {
-                file,
-                offset,
-                block,
-                len,
-            } => {
+            Op::Read { file, offset, block, len } => {
                 let aligned = self.is_aligned(*offset) && self.is_aligned(*len as u64);
                 let end = offset.checked_add(*len as u64);
                 let fits = *len <= block.len() && end.is_some_and(|end| end <= i64::MAX as u64);
@@ -159,11 +148,7 @@ impl Desk {
             Op::Read { block, len, .. } => ("read", vec![Slice { block, len }]),
             _ => ("flush", Vec::new()),
         };
-        self.fail(
-            tag,
-            slices,
-            DiskError::new(kind, format!("{doing}: {what}")),
-        );
+        self.fail(tag, slices, DiskError::new(kind, format!("{doing}: {what}")));
         None
     }
 
@@ -194,17 +179,10 @@ impl Desk {
             Op::Create { file, name, bytes } => {
                 if !self.is_aligned(bytes) || bytes > i64::MAX as u64 {
                     let what = format!("create {name}: a bad length");
-                    self.fail(
-                        tag,
-                        Vec::new(),
-                        DiskError::new(DiskErrorKind::Unexpected, what),
-                    );
+                    self.fail(tag, Vec::new(), DiskError::new(DiskErrorKind::Unexpected, what));
                     return;
                 }
-                (
-                    Then::Install { file, write: true },
-                    Job::Create { name, bytes },
-                )
+                (Then::Install { file, write: true }, Job::Create { name, bytes })
             }
             Op::Close { file } => match self.take_for_close(file) {
                 Ok(fd) => {
@@ -227,11 +205,7 @@ impl Desk {
                 Some(place @ Place::Free) => *place = Place::Changing,
                 _ => {
                     let what = "open: a file id that is in use or too large";
-                    self.fail(
-                        tag,
-                        Vec::new(),
-                        DiskError::new(DiskErrorKind::Unexpected, what),
-                    );
+                    self.fail(tag, Vec::new(), DiskError::new(DiskErrorKind::Unexpected, what));
                     return;
                 }
             }
@@ -249,11 +223,7 @@ impl Desk {
             before => {
                 let busy = matches!(before, Place::Open(_));
                 *place = before;
-                Err(refused(if busy {
-                    "operations in flight"
-                } else {
-                    "no such open file"
-                }))
+                Err(refused(if busy { "operations in flight" } else { "no such open file" }))
             }
         }
     }
@@ -263,11 +233,7 @@ impl Desk {
         out.append(&mut self.ready);
         while let Some((ticket, result)) = self.names.next() {
             let result = self.settle(ticket.then, result, watch);
-            out.push(Completion {
-                tag: ticket.tag,
-                slices: Vec::new(),
-                result,
-            });
+            out.push(Completion { tag: ticket.tag, slices: Vec::new(), result });
         }
     }
 

@@ -55,10 +55,7 @@ pub(crate) fn physical_block_bytes(dir: &Dir) -> Option<u32> {
 pub fn block_device_stats(dir: &Dir) -> Option<DeviceStats> {
     let (device, path) = device_path(dir)?;
     let text = std::fs::read_to_string(path.join("stat")).ok()?;
-    let fields: Vec<u64> = text
-        .split_whitespace()
-        .filter_map(|f| f.parse().ok())
-        .collect();
+    let fields: Vec<u64> = text.split_whitespace().filter_map(|f| f.parse().ok()).collect();
     Some(DeviceStats {
         device,
         writes: *fields.get(4)?,

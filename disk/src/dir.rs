@@ -96,11 +96,8 @@ impl Dir {
     /// The names of everything in the directory, sorted; those that are no text are given with
     /// replacement characters.
     pub fn entries(&self) -> Result<Vec<String>, DiskError> {
-        let mut names: Vec<String> = self
-            .raw_entries()?
-            .iter()
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect();
+        let mut names: Vec<String> =
+            self.raw_entries()?.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         names.sort_unstable();
         Ok(names)
     }
@@ -147,10 +144,7 @@ impl Dir {
         match sys::may_write(self.as_fd()) {
             Ok(()) => Ok(true),
             Err(libc::EACCES | libc::EPERM | libc::EROFS) => Ok(false),
-            Err(errno) => Err(DiskError::from_errno(
-                errno,
-                "look at the directory's permissions",
-            )),
+            Err(errno) => Err(DiskError::from_errno(errno, "look at the directory's permissions")),
         }
     }
 

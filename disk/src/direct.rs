@@ -40,10 +40,7 @@ pub(crate) fn examine(dir: &Dir, wanted: bool) -> Result<Directness, DiskError> 
         (false, 0)
     };
     // Without a word from the device, the largest: too much alignment harms nobody.
-    let align = physical
-        .unwrap_or(ALIGN_BYTES_MAX)
-        .max(needed)
-        .max(SECTOR_BYTES);
+    let align = physical.unwrap_or(ALIGN_BYTES_MAX).max(needed).max(SECTOR_BYTES);
     let align = align.checked_next_power_of_two().unwrap_or(u32::MAX);
     if align > ALIGN_BYTES_MAX {
         if direct && needed > ALIGN_BYTES_MAX {
@@ -62,12 +59,7 @@ pub(crate) fn examine(dir: &Dir, wanted: bool) -> Result<Directness, DiskError> 
             "The device's physical block is {align} bytes, more than 4096: commits may share one."
         ));
     }
-    Ok(Directness {
-        direct,
-        align_bytes: align.min(ALIGN_BYTES_MAX),
-        file_system,
-        notes,
-    })
+    Ok(Directness { direct, align_bytes: align.min(ALIGN_BYTES_MAX), file_system, notes })
 }
 
 /// The alignment of real direct I/O; `None` (and a note) when it is not real.
@@ -89,9 +81,7 @@ fn judge(dir: &Dir, file_system: &str, notes: &mut Vec<String>) -> Option<u32> {
         }
         Err(errno) => {
             let why = std::io::Error::from_raw_os_error(errno);
-            notes.push(format!(
-                "Direct I/O is refused ({why}): writes go through the page cache."
-            ));
+            notes.push(format!("Direct I/O is refused ({why}): writes go through the page cache."));
             return None;
         }
     };

@@ -20,10 +20,7 @@ fn run_suite(below: &Path, kind: IoKind, options: &DiskOptions) -> DiskFacts {
         let pool = BlockPool::new(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
         let new_home = home.insert(TempDir::new_in(below).unwrap());
         let dir = Dir::open(new_home.path()).unwrap();
-        let options = DiskOptions {
-            pools: vec![pool.clone()],
-            ..options.clone()
-        };
+        let options = DiskOptions { pools: vec![pool.clone()], ..options.clone() };
         let disk = open(&dir, Some(&dir), kind, &options).unwrap();
         facts = Some(disk.facts().clone());
         (Box::new(disk), pool)
@@ -58,10 +55,7 @@ fn uring_suite(below: &Path, options: &DiskOptions) {
 }
 
 fn with(restrict: Restrict) -> DiskOptions {
-    DiskOptions {
-        restrict,
-        ..DiskOptions::default()
-    }
+    DiskOptions { restrict, ..DiskOptions::default() }
 }
 
 const PRIMITIVES: [Primitive; 2] = [Primitive::Dsync, Primitive::LinkedSync];
@@ -70,11 +64,7 @@ const PRIMITIVES: [Primitive; 2] = [Primitive::Dsync, Primitive::LinkedSync];
 fn blocking_keeps_the_contract() {
     for names_thread in [false, true] {
         for primitive in PRIMITIVES {
-            let options = DiskOptions {
-                names_thread,
-                primitive,
-                ..DiskOptions::default()
-            };
+            let options = DiskOptions { names_thread, primitive, ..DiskOptions::default() };
             let facts = run_suite(&on_disk(), IoKind::Blocking, &options);
             assert_eq!(facts.kind, "blocking");
         }
@@ -83,10 +73,7 @@ fn blocking_keeps_the_contract() {
 
 #[test]
 fn blocking_without_direct_io_keeps_the_contract() {
-    let options = DiskOptions {
-        direct: false,
-        ..DiskOptions::default()
-    };
+    let options = DiskOptions { direct: false, ..DiskOptions::default() };
     let facts = run_suite(&on_disk(), IoKind::Blocking, &options);
     assert!(!facts.direct && !facts.notes.is_empty());
 }
@@ -95,11 +82,7 @@ fn blocking_without_direct_io_keeps_the_contract() {
 fn uring_keeps_the_contract() {
     for names_thread in [false, true] {
         for primitive in PRIMITIVES {
-            let options = DiskOptions {
-                names_thread,
-                primitive,
-                ..DiskOptions::default()
-            };
+            let options = DiskOptions { names_thread, primitive, ..DiskOptions::default() };
             uring_suite(&on_disk(), &options);
         }
     }
@@ -113,80 +96,39 @@ fn memory_file_systems_keep_the_contract() {
         return;
     }
     for primitive in PRIMITIVES {
-        let options = DiskOptions {
-            primitive,
-            names_thread: true,
-            ..DiskOptions::default()
-        };
+        let options = DiskOptions { primitive, names_thread: true, ..DiskOptions::default() };
         let facts = run_suite(shm, IoKind::Blocking, &options);
         assert!(!facts.direct, "tmpfs has no direct I/O");
-        assert!(
-            facts.notes.iter().any(|note| note.contains("tmpfs")),
-            "{:?}",
-            facts.notes
-        );
+        assert!(facts.notes.iter().any(|note| note.contains("tmpfs")), "{:?}", facts.notes);
         uring_suite(shm, &options);
     }
 }
 
 #[test]
 fn uring_keeps_the_contract_without_registered_memory() {
-    uring_suite(
-        &on_disk(),
-        &with(Restrict {
-            no_registered_buffers: true,
-            ..Restrict::default()
-        }),
-    );
+    uring_suite(&on_disk(), &with(Restrict { no_registered_buffers: true, ..Restrict::default() }));
 }
 
 #[test]
 fn uring_keeps_the_contract_without_registered_files() {
-    uring_suite(
-        &on_disk(),
-        &with(Restrict {
-            no_registered_files: true,
-            ..Restrict::default()
-        }),
-    );
+    uring_suite(&on_disk(), &with(Restrict { no_registered_files: true, ..Restrict::default() }));
 }
 
 #[test]
 fn uring_keeps_the_contract_without_deferred_work() {
-    uring_suite(
-        &on_disk(),
-        &with(Restrict {
-            no_defer_taskrun: true,
-            ..Restrict::default()
-        }),
-    );
+    uring_suite(&on_disk(), &with(Restrict { no_defer_taskrun: true, ..Restrict::default() }));
 }
 
 #[test]
 fn uring_keeps_the_contract_without_flags() {
-    uring_suite(
-        &on_disk(),
-        &with(Restrict {
-            no_ring_flags: true,
-            ..Restrict::default()
-        }),
-    );
+    uring_suite(&on_disk(), &with(Restrict { no_ring_flags: true, ..Restrict::default() }));
 }
 
 #[test]
 fn uring_keeps_the_contract_with_plain_vectored_writes() {
     for primitive in PRIMITIVES {
-        let restrict = Restrict {
-            plain_writev: true,
-            ..Restrict::default()
-        };
-        uring_suite(
-            &on_disk(),
-            &DiskOptions {
-                primitive,
-                ..with(restrict)
-            },
-        );
+        let restrict = Restrict { plain_writev: true, ..Restrict::default() };
+        uring_suite(&on_disk(), &DiskOptions { primitive, ..with(restrict) });
     }
 }
 
@@ -202,22 +144,13 @@ fn uring_keeps_the_contract_when_completions_overflow() {
                 no_ring_flags,
                 ..Restrict::default()
             };
-            uring_suite(
-                &on_disk(),
-                &DiskOptions {
-                    primitive,
-                    ..with(restrict)
-                },
-            );
+            uring_suite(&on_disk(), &DiskOptions { primitive, ..with(restrict) });
         }
     }
 }
 
 #[test]
 fn uring_keeps_the_contract_with_one_in_flight() {
-    let restrict = Restrict {
-        in_flight_max: Some(1),
-        ..Restrict::default()
-    };
+    let restrict = Restrict { in_flight_max: Some(1), ..Restrict::default() };
     uring_suite(&on_disk(), &with(restrict));
 }

@@ -50,60 +50,30 @@ impl Throughput {
 impl FloorFile {
     /// Creates a file of `bytes` zeros that are really written. Fails when the name is taken.
     pub fn create(dir: &Dir, name: &FileName, bytes: u64) -> Result<Self, DiskError> {
-        Self::from_job(
-            dir,
-            name,
-            Job::Create {
-                name: name.clone(),
-                bytes,
-            },
-        )
+        Self::from_job(dir, name, Job::Create { name: name.clone(), bytes })
     }
 
     /// Opens a file that is there, for writing; its content is overwritten by the measurements
     /// that write.
     pub fn open(dir: &Dir, name: &FileName) -> Result<Self, DiskError> {
-        Self::from_job(
-            dir,
-            name,
-            Job::Open {
-                name: name.clone(),
-                write: true,
-            },
-        )
+        Self::from_job(dir, name, Job::Open { name: name.clone(), write: true })
     }
 
     /// Opens a file that is there for [`FloorFile::sequential_read`] only.
     pub fn open_to_read(dir: &Dir, name: &FileName) -> Result<Self, DiskError> {
-        Self::from_job(
-            dir,
-            name,
-            Job::Open {
-                name: name.clone(),
-                write: false,
-            },
-        )
+        Self::from_job(dir, name, Job::Open { name: name.clone(), write: false })
     }
 
     fn from_job(dir: &Dir, name: &FileName, job: Job) -> Result<Self, DiskError> {
         let direct = direct::examine(dir, true)?.direct;
         let outcome = Runner::new(dir.clone(), direct, None).run(job)?;
         let Some(file) = outcome.file else {
-            return Err(DiskError::new(
-                DiskErrorKind::Unexpected,
-                format!("open {name}"),
-            ));
+            return Err(DiskError::new(DiskErrorKind::Unexpected, format!("open {name}")));
         };
         let stat = sys::stat(file.as_fd())
             .map_err(|errno| DiskError::from_errno(errno, format!("open {name}")))?;
         let bytes = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok(Self {
-            file,
-            bytes,
-            direct,
-            dir: dir.clone(),
-            name: name.clone(),
-        })
+        Ok(Self { file, bytes, direct, dir: dir.clone(), name: name.clone() })
     }
 
     /// Its length in bytes.
@@ -136,17 +106,10 @@ impl FloorFile {
     ) -> Result<Vec<u64>, DiskError> {
         let mut places = self.places(bytes)?;
         let pool = BlockPool::new(1, bytes)?;
-        let slices = [Slice {
-            block: fill(&pool)?,
-            len: bytes,
-        }];
+        let slices = [Slice { block: fill(&pool)?, len: bytes }];
         let mut parts = Parts::default();
         let mut samples = Vec::with_capacity(rounds);
-        let flags = if primitive == Primitive::Dsync {
-            libc::RWF_DSYNC
-        } else {
-            0
-        };
+        let flags = if primitive == Primitive::Dsync { libc::RWF_DSYNC } else { 0 };
         let begun = Instant::now();
         while samples.len() < rounds && begun.elapsed() < at_most {
             let offset = places.next_offset();
@@ -191,11 +154,7 @@ impl FloorFile {
             let what = "measure: a bad size";
             return Err(DiskError::new(DiskErrorKind::Unexpected, what));
         }
-        Ok(Places {
-            bytes: bytes as u64,
-            end: self.bytes,
-            next: 0,
-        })
+        Ok(Places { bytes: bytes as u64, end: self.bytes, next: 0 })
     }
 
     fn stream(
@@ -216,15 +175,8 @@ impl FloorFile {
         let entries = depth.next_power_of_two() as u32;
         let limits = Limits { total, at_most };
         match IoUring::new(entries) {
-            Ok(ring) => Stream {
-                ring,
-                write,
-                file: &self.file,
-                blocks,
-                bytes,
-                in_flight: 0,
-            }
-            .run(places, limits),
+            Ok(ring) => Stream { ring, write, file: &self.file, blocks, bytes, in_flight: 0 }
+                .run(places, limits),
             Err(_) => self.stream_blocking(write, &mut blocks[0], bytes, places, limits),
         }
     }
@@ -252,11 +204,7 @@ impl FloorFile {
                 Err(errno) => return Err(DiskError::from_errno(errno, "measure")),
             }
         }
-        Ok(Throughput {
-            bytes: moved,
-            elapsed: begun.elapsed(),
-            by_uring: false,
-        })
+        Ok(Throughput { bytes: moved, elapsed: begun.elapsed(), by_uring: false })
     }
 }
 
@@ -291,9 +239,7 @@ fn fill(pool: &BlockPool) -> Result<Block, DiskError> {
     // Neither zeros nor one repeated byte, which some devices store as nothing.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for word in block.chunks_exact_mut(8) {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         word.copy_from_slice(&state.to_le_bytes());
     }
     Ok(block)
@@ -314,10 +260,7 @@ impl Stream<'_> {
         let vectors: Vec<libc::iovec> = self
             .blocks
             .iter_mut()
-            .map(|block| libc::iovec {
-                iov_base: block.as_mut_ptr().cast(),
-                iov_len: self.bytes,
-            })
+            .map(|block| libc::iovec { iov_base: block.as_mut_ptr().cast(), iov_len: self.bytes })
             .collect();
         // SAFETY: the vectors describe blocks that this stream owns, and drops after its ring has
         // nothing in flight (see `drop`).
@@ -342,11 +285,7 @@ impl Stream<'_> {
             }
             if self.in_flight == 0 {
                 let elapsed = begun.elapsed();
-                return Ok(Throughput {
-                    bytes: moved,
-                    elapsed,
-                    by_uring: true,
-                });
+                return Ok(Throughput { bytes: moved, elapsed, by_uring: true });
             }
             self.wait()?;
             for entry in self.ring.completion() {
@@ -367,13 +306,9 @@ impl Stream<'_> {
         let len = self.bytes as u32;
         let buffer = index as u16;
         let entry = match (self.write, fixed) {
-            (true, true) => opcode::WriteFixed::new(fd, start, len, buffer)
-                .offset(offset)
-                .build(),
+            (true, true) => opcode::WriteFixed::new(fd, start, len, buffer).offset(offset).build(),
             (true, false) => opcode::Write::new(fd, start, len).offset(offset).build(),
-            (false, true) => opcode::ReadFixed::new(fd, start, len, buffer)
-                .offset(offset)
-                .build(),
+            (false, true) => opcode::ReadFixed::new(fd, start, len, buffer).offset(offset).build(),
             (false, false) => opcode::Read::new(fd, start, len).offset(offset).build(),
         };
         entry.user_data(index as u64)
@@ -420,22 +355,14 @@ mod tests {
             let samples = file.durable_writes(primitive, 4096, 5, second).unwrap();
             assert!(samples.iter().all(|ns| *ns > 0) && !samples.is_empty());
         }
-        let wrote = file
-            .sequential_write(1 << 20, 4, 16 << 20, Duration::MAX)
-            .unwrap();
+        let wrote = file.sequential_write(1 << 20, 4, 16 << 20, Duration::MAX).unwrap();
         assert_eq!(wrote.bytes, 16 << 20);
         let read = file.sequential_read(1 << 20, 8).unwrap();
         assert_eq!(read.bytes, 4 << 20);
         assert!(read.bytes_per_second() > 0.0);
         assert!(file.sequential_read(0, 8).is_err());
-        assert!(
-            file.durable_writes(Primitive::Dsync, 100, 1, second)
-                .is_err()
-        );
-        assert!(
-            file.sequential_write(8 << 20, 1, 1, second).is_err(),
-            "larger than the file"
-        );
+        assert!(file.durable_writes(Primitive::Dsync, 100, 1, second).is_err());
+        assert!(file.sequential_write(8 << 20, 1, 1, second).is_err(), "larger than the file");
         file.remove().unwrap();
         assert!(dir.is_empty().unwrap());
     }

@@ -16,9 +16,7 @@ pub fn wait(word: &AtomicU32, expected: u32, at_most: Option<Duration>) {
         tv_sec: libc::time_t::try_from(d.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: i64::from(d.subsec_nanos()),
     });
-    let timeout_ptr = timeout
-        .as_ref()
-        .map_or(std::ptr::null(), std::ptr::from_ref);
+    let timeout_ptr = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: `word` is a live, aligned 32-bit word; the timeout is null or a live local. The
     // kernel reads both only during the call.
     unsafe {

@@ -31,22 +31,13 @@ fn in_child(test: &str, word: impl AsRef<OsStr>) -> bool {
         return true;
     }
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            &format!("kernel_tests::{test}"),
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", &format!("kernel_tests::{test}"), "--nocapture", "--test-threads=1"])
         .env(CHILD, word)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(
-        output.status.success(),
-        "the child of {test} failed: {}",
-        output.status
-    );
+    assert!(output.status.success(), "the child of {test} failed: {}", output.status);
     assert!(text.contains("1 passed"), "the child of {test} ran no test");
     false
 }
@@ -66,10 +57,7 @@ fn home() -> (TempDir, Dir) {
 }
 
 fn limit(resource: libc::__rlimit_resource_t, value: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: value,
-        rlim_max: value,
-    };
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: the limit is a live local; lowering it concerns this child process only.
     assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
 }
@@ -78,11 +66,8 @@ fn limit(resource: libc::__rlimit_resource_t, value: u64) {
 fn each_disk(dir: &Dir, pool: &BlockPool, mut check: impl FnMut(&mut AnyDisk, &str)) {
     for primitive in [Primitive::Dsync, Primitive::LinkedSync] {
         for kind in [IoKind::Uring, IoKind::Blocking] {
-            let options = DiskOptions {
-                pools: vec![pool.clone()],
-                primitive,
-                ..DiskOptions::default()
-            };
+            let options =
+                DiskOptions { pools: vec![pool.clone()], primitive, ..DiskOptions::default() };
             match open(dir, None, kind, &options) {
                 Ok(mut disk) => check(&mut disk, &format!("{kind:?} {primitive:?}")),
                 Err(error) if kind == IoKind::Uring => println!("skipped: io_uring: {error}"),
@@ -93,15 +78,7 @@ fn each_disk(dir: &Dir, pool: &BlockPool, mut check: impl FnMut(&mut AnyDisk, &s
 }
 
 fn write(disk: &mut AnyDisk, offset: u64, data: Vec<Slice>, flush: Flush) -> Completion {
-    run(
-        disk,
-        Op::Write {
-            file: FileId(0),
-            offset,
-            data,
-            flush,
-        },
-    )
+    run(disk, Op::Write { file: FileId(0), offset, data, flush })
 }
 
 fn slice(pool: &BlockPool, len: usize, byte: u8) -> Slice {
@@ -123,20 +100,13 @@ fn refused(disk: &mut dyn Disk, op: Op, kind: DiskErrorKind) {
 /// a success, and the disk goes on.
 #[test]
 fn a_write_cut_short_by_the_file_size_limit_fails() {
-    if !in_child(
-        "a_write_cut_short_by_the_file_size_limit_fails",
-        "file size",
-    ) {
+    if !in_child("a_write_cut_short_by_the_file_size_limit_fails", "file size") {
         return;
     }
     let (_home, dir) = home();
     let pool = BlockPool::new(8, 8192).unwrap();
     let bytes = 64 << 10;
-    let create = Op::Create {
-        file: FileId(0),
-        name: name("file"),
-        bytes,
-    };
+    let create = Op::Create { file: FileId(0), name: name("file"), bytes };
     let mut first = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
     run(&mut first, create).result.unwrap();
     // SAFETY: ignoring a signal installs no handler.
@@ -144,16 +114,7 @@ fn a_write_cut_short_by_the_file_size_limit_fails() {
     limit(libc::RLIMIT_FSIZE, 32 << 10);
     let edge = (32 << 10) - 4096;
     each_disk(&dir, &pool, |disk, what| {
-        run(
-            disk,
-            Op::Open {
-                file: FileId(0),
-                name: name("file"),
-                write: true,
-            },
-        )
-        .result
-        .unwrap();
+        run(disk, Op::Open { file: FileId(0), name: name("file"), write: true }).result.unwrap();
         for flush in [Flush::No, Flush::Own, Flush::File] {
             for data in [
                 vec![slice(&pool, 8192, 7)],
@@ -168,11 +129,7 @@ fn a_write_cut_short_by_the_file_size_limit_fails() {
                 assert_eq!(completion.slices.len(), count);
             }
             let data = vec![slice(&pool, 4096, 9)];
-            assert_eq!(
-                write(disk, 0, data, flush).result,
-                Ok(Done::Wrote),
-                "{what} {flush:?}"
-            );
+            assert_eq!(write(disk, 0, data, flush).result, Ok(Done::Wrote), "{what} {flush:?}");
         }
     });
     assert_eq!(pool.available(), 8);
@@ -187,39 +144,18 @@ fn cut_writes_among_whole_ones_are_told_apart() {
     let (_home, dir) = home();
     let pool = BlockPool::new(64, 8192).unwrap();
     let mut first = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
-    let create = Op::Create {
-        file: FileId(0),
-        name: name("file"),
-        bytes: 512 << 10,
-    };
+    let create = Op::Create { file: FileId(0), name: name("file"), bytes: 512 << 10 };
     run(&mut first, create).result.unwrap();
     // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let cut = (128 << 10) + 4096;
     limit(libc::RLIMIT_FSIZE, cut);
     each_disk(&dir, &pool, |disk, what| {
-        run(
-            disk,
-            Op::Open {
-                file: FileId(0),
-                name: name("file"),
-                write: true,
-            },
-        )
-        .result
-        .unwrap();
+        run(disk, Op::Open { file: FileId(0), name: name("file"), write: true }).result.unwrap();
         for i in 0..32_u64 {
             let flush = [Flush::Own, Flush::File, Flush::No][i as usize % 3];
             let data = vec![slice(&pool, 8192, i as u8)];
-            disk.submit(
-                Tag(i),
-                Op::Write {
-                    file: FileId(0),
-                    offset: i * 8192,
-                    data,
-                    flush,
-                },
-            );
+            disk.submit(Tag(i), Op::Write { file: FileId(0), offset: i * 8192, data, flush });
         }
         let mut out = Vec::new();
         while disk.in_flight() > 0 {
@@ -269,11 +205,7 @@ fn signals_do_not_disturb() {
         each_disk(&dir, &pool, |disk, what| {
             turn += 1;
             let file = name(&format!("file-{turn}"));
-            let create = Op::Create {
-                file: FileId(0),
-                name: file.clone(),
-                bytes: 4 << 20,
-            };
+            let create = Op::Create { file: FileId(0), name: file.clone(), bytes: 4 << 20 };
             run(disk, create).result.unwrap();
             for i in 0..300_u64 {
                 let flush = [Flush::Own, Flush::File, Flush::No][i as usize % 3];
@@ -282,25 +214,12 @@ fn signals_do_not_disturb() {
             }
             for i in 0..300_u64 {
                 let block = pool.take().unwrap();
-                let read = Op::Read {
-                    file: FileId(0),
-                    offset: i * 8192,
-                    block,
-                    len: 8192,
-                };
+                let read = Op::Read { file: FileId(0), offset: i * 8192, block, len: 8192 };
                 let done = run(disk, read);
                 assert_eq!(done.result, Ok(Done::Read(8192)), "{what}");
                 assert!(done.slices[0].block.iter().all(|b| *b == i as u8), "{what}");
             }
-            run(
-                disk,
-                Op::Replace {
-                    name: file,
-                    content: vec![1; 9999],
-                },
-            )
-            .result
-            .unwrap();
+            run(disk, Op::Replace { name: file, content: vec![1; 9999] }).result.unwrap();
         });
         stop.store(true, Ordering::Relaxed);
         sent = hail.join().unwrap();
@@ -312,18 +231,10 @@ fn signals_do_not_disturb() {
 /// A seccomp filter refuses io_uring, as container runtimes do.
 #[test]
 fn a_refused_ring_leads_to_blocking_calls_and_a_note() {
-    if !in_child(
-        "a_refused_ring_leads_to_blocking_calls_and_a_note",
-        "seccomp",
-    ) {
+    if !in_child("a_refused_ring_leads_to_blocking_calls_and_a_note", "seccomp") {
         return;
     }
-    let stmt = |code: u32, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    };
+    let stmt = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter {
         code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
         jt,
@@ -334,27 +245,16 @@ fn a_refused_ring_leads_to_blocking_calls_and_a_note() {
         // The number of the system call is the first word.
         stmt(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
         jump(libc::SYS_io_uring_setup as u32, 0, 1),
-        stmt(
-            libc::BPF_RET | libc::BPF_K,
-            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
-        ),
+        stmt(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
         stmt(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: no memory is involved.
     let alone = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     assert_eq!(alone, 0);
     // SAFETY: the program and its filter are live locals; the kernel copies them.
-    let set = unsafe {
-        libc::prctl(
-            libc::PR_SET_SECCOMP,
-            libc::SECCOMP_MODE_FILTER,
-            &raw const program,
-        )
-    };
+    let set =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     if set != 0 {
         println!("skipped: no seccomp here");
         return;
@@ -366,22 +266,8 @@ fn a_refused_ring_leads_to_blocking_calls_and_a_note() {
     let mut disk = open(&dir, None, IoKind::Auto, &options).unwrap();
     assert_eq!(disk.facts().kind, "blocking");
     let notes = &disk.facts().notes;
-    assert!(
-        notes
-            .iter()
-            .any(|note| note.contains("io_uring is refused")),
-        "{notes:?}"
-    );
-    run(
-        &mut disk,
-        Op::Create {
-            file: FileId(0),
-            name: name("file"),
-            bytes: 4096,
-        },
-    )
-    .result
-    .unwrap();
+    assert!(notes.iter().any(|note| note.contains("io_uring is refused")), "{notes:?}");
+    run(&mut disk, Op::Create { file: FileId(0), name: name("file"), bytes: 4096 }).result.unwrap();
     let probe = crate::probe_commit(&dir, IoKind::Auto).unwrap();
     assert_eq!(probe.kind, "blocking");
     let floor = crate::floor::FloorFile::open(&dir, &name("file")).unwrap();
@@ -406,10 +292,7 @@ fn a_memory_lock_limit_is_noted_and_survived() {
         assert_eq!(other, 0);
     }
     let pool = BlockPool::new(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
-    let options = DiskOptions {
-        pools: vec![pool.clone()],
-        ..DiskOptions::default()
-    };
+    let options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
     let mut disk = match open(&dir, None, IoKind::Uring, &options) {
         Ok(disk) => disk,
         Err(error) => {
@@ -418,33 +301,17 @@ fn a_memory_lock_limit_is_noted_and_survived() {
         }
     };
     let notes = disk.facts().notes.clone();
-    assert!(
-        notes.iter().any(|note| note.contains("ulimit -l")),
-        "{notes:?}"
-    );
-    run(
-        &mut disk,
-        Op::Create {
-            file: FileId(0),
-            name: name("file"),
-            bytes: 65536,
-        },
-    )
-    .result
-    .unwrap();
+    assert!(notes.iter().any(|note| note.contains("ulimit -l")), "{notes:?}");
+    run(&mut disk, Op::Create { file: FileId(0), name: name("file"), bytes: 65536 })
+        .result
+        .unwrap();
     let data = vec![slice(&pool, 8192, 1), slice(&pool, 4096, 2)];
-    assert_eq!(
-        write(&mut disk, 0, data, Flush::Own).result,
-        Ok(Done::Wrote)
-    );
+    assert_eq!(write(&mut disk, 0, data, Flush::Own).result, Ok(Done::Wrote));
 }
 
 #[test]
 fn a_descriptor_limit_is_an_error_and_leaves_no_file() {
-    if !in_child(
-        "a_descriptor_limit_is_an_error_and_leaves_no_file",
-        "descriptors",
-    ) {
+    if !in_child("a_descriptor_limit_is_an_error_and_leaves_no_file", "descriptors") {
         return;
     }
     let (home, dir) = home();
@@ -455,40 +322,23 @@ fn a_descriptor_limit_is_an_error_and_leaves_no_file() {
     let error = loop {
         assert!(opened < 60, "no limit was met");
         let file = name(&format!("f-{opened}"));
-        let op = Op::Create {
-            file: FileId(opened),
-            name: file,
-            bytes: 4096,
-        };
+        let op = Op::Create { file: FileId(opened), name: file, bytes: 4096 };
         match run(&mut disk, op).result {
             Ok(_) => opened += 1,
             Err(error) => break error,
         }
     };
     assert_eq!(error.kind, DiskErrorKind::Limit, "{error}");
-    run(&mut disk, Op::Close { file: FileId(0) })
-        .result
-        .unwrap();
-    let again = Op::Create {
-        file: FileId(0),
-        name: name("again"),
-        bytes: 4096,
-    };
+    run(&mut disk, Op::Close { file: FileId(0) }).result.unwrap();
+    let again = Op::Create { file: FileId(0), name: name("again"), bytes: 4096 };
     run(&mut disk, again).result.unwrap();
     drop(disk);
     drop(dir);
-    assert_eq!(
-        std::fs::read_dir(home.path()).unwrap().count() as u32,
-        opened + 1
-    );
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count() as u32, opened + 1);
 }
 
 fn mode(path: &Path) -> u32 {
-    std::fs::symlink_metadata(path)
-        .unwrap()
-        .permissions()
-        .mode()
-        & 0o7777
+    std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 #[test]
@@ -506,20 +356,10 @@ fn modes_do_not_depend_on_the_umask() {
         dir.subdir(&name("shard-0"), true).unwrap();
         assert_eq!(mode(&path.join("shard-0")), 0o700);
         let mut disk = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
-        run(
-            &mut disk,
-            Op::Create {
-                file: FileId(0),
-                name: name("a.seg"),
-                bytes: 4096,
-            },
-        )
-        .result
-        .unwrap();
-        let op = Op::Replace {
-            name: name("manifest"),
-            content: b"x".to_vec(),
-        };
+        run(&mut disk, Op::Create { file: FileId(0), name: name("a.seg"), bytes: 4096 })
+            .result
+            .unwrap();
+        let op = Op::Replace { name: name("manifest"), content: b"x".to_vec() };
         run(&mut disk, op).result.unwrap();
         assert_eq!(mode(&path.join("a.seg")), 0o600);
         assert_eq!(mode(&path.join("manifest")), 0o600);
@@ -537,14 +377,8 @@ fn directories_are_created_opened_and_listed() {
     Dir::create_all(&deep).unwrap();
     Dir::create_all(&deep).unwrap();
     assert_eq!(mode(&deep), 0o700);
-    assert_eq!(
-        Dir::open(&home.path().join("x")).unwrap_err().kind,
-        DiskErrorKind::NotFound
-    );
-    assert_eq!(
-        dir.subdir(&name("x"), false).unwrap_err().kind,
-        DiskErrorKind::NotFound
-    );
+    assert_eq!(Dir::open(&home.path().join("x")).unwrap_err().kind, DiskErrorKind::NotFound);
+    assert_eq!(dir.subdir(&name("x"), false).unwrap_err().kind, DiskErrorKind::NotFound);
     std::fs::write(home.path().join("file"), b"x").unwrap();
     let not_a_directory = Dir::open(&home.path().join("file")).unwrap_err();
     assert_eq!(not_a_directory.kind, DiskErrorKind::Unexpected);
@@ -556,13 +390,7 @@ fn directories_are_created_opened_and_listed() {
     assert_eq!(dir.entries().unwrap(), ["a", "file"]);
     // The path to a log may lead through a link; nothing inside it may.
     symlink(home.path().join("a"), home.path().join("link")).unwrap();
-    assert_eq!(
-        Dir::open(&home.path().join("link"))
-            .unwrap()
-            .entries()
-            .unwrap(),
-        ["b"]
-    );
+    assert_eq!(Dir::open(&home.path().join("link")).unwrap().entries().unwrap(), ["b"]);
     for create in [false, true] {
         let error = dir.subdir(&name("link"), create).unwrap_err();
         assert_eq!(error.kind, DiskErrorKind::Unexpected);
@@ -574,26 +402,16 @@ fn the_lock_lives_as_long_as_the_disk() {
     let (home, dir) = home();
     let pause = Duration::from_secs(5);
     each_disk(&dir, &BlockPool::new(1, 4096).unwrap(), |_, what| {
-        let kind = if what.starts_with("Uring") {
-            IoKind::Uring
-        } else {
-            IoKind::Blocking
-        };
+        let kind = if what.starts_with("Uring") { IoKind::Uring } else { IoKind::Blocking };
         let lock = Dir::open(home.path()).unwrap();
         assert!(lock.lock_exclusive(pause).unwrap(), "{what}");
         let disk = open(&dir, Some(&lock), kind, &DiskOptions::default()).unwrap();
         drop(lock);
         let other = Dir::open(home.path()).unwrap();
-        assert!(
-            !other.try_lock_exclusive().unwrap(),
-            "{what}: the lock has gone"
-        );
+        assert!(!other.try_lock_exclusive().unwrap(), "{what}: the lock has gone");
         assert!(!other.lock_exclusive(Duration::from_millis(3)).unwrap());
         drop(disk);
-        assert!(
-            other.lock_exclusive(pause).unwrap(),
-            "{what}: the lock has stayed"
-        );
+        assert!(other.lock_exclusive(pause).unwrap(), "{what}: the lock has stayed");
     });
 }
 
@@ -614,64 +432,28 @@ fn links_and_special_files_are_refused() {
     let unexpected = DiskErrorKind::Unexpected;
     for odd in ["link", "dir", "fifo"] {
         for write in [false, true] {
-            let op = Op::Open {
-                file: FileId(0),
-                name: name(odd),
-                write,
-            };
+            let op = Op::Open { file: FileId(0), name: name(odd), write };
             refused(&mut disk, op, unexpected);
         }
-        refused(
-            &mut disk,
-            Op::Load {
-                name: name(odd),
-                limit_bytes: 100,
-            },
-            unexpected,
-        );
+        refused(&mut disk, Op::Load { name: name(odd), limit_bytes: 100 }, unexpected);
         refused(&mut disk, Op::Remove { name: name(odd) }, unexpected);
-        refused(
-            &mut disk,
-            Op::Rename {
-                from: name(odd),
-                to: name("other"),
-            },
-            unexpected,
-        );
-        let op = Op::Create {
-            file: FileId(0),
-            name: name(odd),
-            bytes: 4096,
-        };
+        refused(&mut disk, Op::Rename { from: name(odd), to: name("other") }, unexpected);
+        let op = Op::Create { file: FileId(0), name: name(odd), bytes: 4096 };
         refused(&mut disk, op, DiskErrorKind::Exists);
     }
     // A planted link where the temporary file goes leads nowhere; one with the name itself is
     // replaced, not followed.
     for target in ["manifest", "link"] {
-        let op = Op::Replace {
-            name: name(target),
-            content: b"new".to_vec(),
-        };
+        let op = Op::Replace { name: name(target), content: b"new".to_vec() };
         run(&mut disk, op).result.unwrap();
         assert_eq!(std::fs::read(home.path().join(target)).unwrap(), b"new");
     }
-    let op = Op::Replace {
-        name: name("dir"),
-        content: b"new".to_vec(),
-    };
+    let op = Op::Replace { name: name("dir"), content: b"new".to_vec() };
     refused(&mut disk, op, unexpected);
     assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
-    let files = ["link", "manifest"]
-        .map(|text| Listed {
-            name: name(text),
-            bytes: 3,
-        })
-        .to_vec();
+    let files = ["link", "manifest"].map(|text| Listed { name: name(text), bytes: 3 }).to_vec();
     let others = ["Not A Name", "dir", "fifo"].len();
-    assert_eq!(
-        run(&mut disk, Op::List).result,
-        Ok(Done::Listed { files, others })
-    );
+    assert_eq!(run(&mut disk, Op::List).result, Ok(Done::Listed { files, others }));
 }
 
 #[test]
@@ -685,23 +467,10 @@ fn a_full_disk_is_told_and_leaves_no_file() {
     let dir = Dir::open(home.path()).unwrap();
     let mut disk = open(&dir, None, IoKind::Auto, &DiskOptions::default()).unwrap();
     // More than any memory: refused before anything is allocated.
-    let op = Op::Create {
-        file: FileId(0),
-        name: name("file"),
-        bytes: 1 << 50,
-    };
+    let op = Op::Create { file: FileId(0), name: name("file"), bytes: 1 << 50 };
     refused(&mut disk, op, DiskErrorKind::NoSpace);
     assert!(dir.is_empty().unwrap());
-    run(
-        &mut disk,
-        Op::Create {
-            file: FileId(0),
-            name: name("file"),
-            bytes: 4096,
-        },
-    )
-    .result
-    .unwrap();
+    run(&mut disk, Op::Create { file: FileId(0), name: name("file"), bytes: 4096 }).result.unwrap();
 }
 
 /// A small file system fills up under writes: each failure is told as such, and after something
@@ -717,24 +486,12 @@ fn a_write_to_a_full_disk_is_told() {
         return;
     }
     let dir = Dir::open(home.path()).unwrap();
-    assert_eq!(
-        dir.file_system().unwrap(),
-        "tmpfs",
-        "the small file system is mounted"
-    );
+    assert_eq!(dir.file_system().unwrap(), "tmpfs", "the small file system is mounted");
     let pool = BlockPool::new(8, 65536).unwrap();
     each_disk(&dir, &pool, |disk, what| {
-        let create = Op::Create {
-            file: FileId(0),
-            name: name("file"),
-            bytes: 0,
-        };
+        let create = Op::Create { file: FileId(0), name: name("file"), bytes: 0 };
         run(disk, create).result.unwrap();
-        let big = Op::Create {
-            file: FileId(1),
-            name: name("big"),
-            bytes: 1 << 19,
-        };
+        let big = Op::Create { file: FileId(1), name: name("big"), bytes: 1 << 19 };
         run(disk, big).result.unwrap();
         let mut whole = 0;
         let error = loop {
@@ -748,16 +505,9 @@ fn a_write_to_a_full_disk_is_told() {
             }
         };
         assert_eq!(error.kind, DiskErrorKind::NoSpace, "{what}: {error}");
-        let more = Op::Create {
-            file: FileId(2),
-            name: name("more"),
-            bytes: 1 << 19,
-        };
+        let more = Op::Create { file: FileId(2), name: name("more"), bytes: 1 << 19 };
         refused(disk, more, DiskErrorKind::NoSpace);
-        let missing = Op::Load {
-            name: name("more"),
-            limit_bytes: 1,
-        };
+        let missing = Op::Load { name: name("more"), limit_bytes: 1 };
         refused(disk, missing, DiskErrorKind::NotFound);
         run(disk, Op::Close { file: FileId(1) }).result.unwrap();
         run(disk, Op::Remove { name: name("big") }).result.unwrap();
@@ -774,13 +524,7 @@ fn small_file_system(at: &Path) -> bool {
     let mount = |kind: &std::ffi::CStr, at: &std::ffi::CStr, flags, data: &std::ffi::CStr| {
         // SAFETY: NUL-terminated strings that live through the call.
         let result = unsafe {
-            libc::mount(
-                kind.as_ptr(),
-                at.as_ptr(),
-                kind.as_ptr(),
-                flags,
-                data.as_ptr().cast(),
-            )
+            libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
         };
         result == 0
     };
@@ -799,100 +543,46 @@ fn the_lock_of_a_killed_process_ends() {
     if std::env::var_os(CHILD).is_some() {
         assert!(dir.try_lock_exclusive().unwrap());
         let pool = BlockPool::new(64, 65536).unwrap();
-        let options = DiskOptions {
-            pools: vec![pool.clone()],
-            ..DiskOptions::default()
-        };
+        let options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
         let mut disk = open(&dir, Some(&dir), IoKind::Auto, &options).unwrap();
-        let create = Op::Create {
-            file: FileId(0),
-            name: name("file"),
-            bytes: 4 << 20,
-        };
+        let create = Op::Create { file: FileId(0), name: name("file"), bytes: 4 << 20 };
         run(&mut disk, create).result.unwrap();
         for i in 0..64 {
             let data = vec![slice(&pool, 65536, 1)];
             let flush = Flush::Own;
-            disk.submit(
-                Tag(i),
-                Op::Write {
-                    file: FileId(0),
-                    offset: i * 65536,
-                    data,
-                    flush,
-                },
-            );
+            disk.submit(Tag(i), Op::Write { file: FileId(0), offset: i * 65536, data, flush });
         }
         disk.reap(Wait::No, &mut Vec::new());
         // SAFETY: no memory is involved.
         unsafe { libc::raise(libc::SIGKILL) };
     }
     let status = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "kernel_tests::the_lock_of_a_killed_process_ends",
-            "--nocapture",
-        ])
+        .args(["--exact", "kernel_tests::the_lock_of_a_killed_process_ends", "--nocapture"])
         .env(CHILD, &path)
         .status()
         .unwrap();
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status),
-        Some(libc::SIGKILL)
-    );
-    assert!(
-        dir.lock_exclusive(Duration::from_secs(10)).unwrap(),
-        "the lock has stayed"
-    );
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
+    assert!(dir.lock_exclusive(Duration::from_secs(10)).unwrap(), "the lock has stayed");
 }
 
 /// Blocks of a pool that is not registered go the long way, alone and mixed with others.
 #[test]
 fn blocks_of_any_pool_can_be_written() {
     let (_home, dir) = home();
-    let (known, foreign) = (
-        BlockPool::new(4, 8192).unwrap(),
-        BlockPool::new(4, 8192).unwrap(),
-    );
+    let (known, foreign) = (BlockPool::new(4, 8192).unwrap(), BlockPool::new(4, 8192).unwrap());
     let mut turn = 0;
     each_disk(&dir, &known, |disk, what| {
         turn += 1;
         let file = name(&format!("file-{turn}"));
-        run(
-            disk,
-            Op::Create {
-                file: FileId(0),
-                name: file,
-                bytes: 65536,
-            },
-        )
-        .result
-        .unwrap();
+        run(disk, Op::Create { file: FileId(0), name: file, bytes: 65536 }).result.unwrap();
         let data = vec![slice(&foreign, 8192, 1)];
-        assert_eq!(
-            write(disk, 0, data, Flush::Own).result,
-            Ok(Done::Wrote),
-            "{what}"
-        );
-        let data = vec![
-            slice(&known, 4096, 2),
-            slice(&foreign, 4096, 3),
-            slice(&known, 4096, 4),
-        ];
-        assert_eq!(
-            write(disk, 8192, data, Flush::Own).result,
-            Ok(Done::Wrote),
-            "{what}"
-        );
+        assert_eq!(write(disk, 0, data, Flush::Own).result, Ok(Done::Wrote), "{what}");
+        let data = vec![slice(&known, 4096, 2), slice(&foreign, 4096, 3), slice(&known, 4096, 4)];
+        assert_eq!(write(disk, 8192, data, Flush::Own).result, Ok(Done::Wrote), "{what}");
         let mut got = Vec::new();
         for unit in 0..6 {
             let block = foreign.take().unwrap();
-            let read = Op::Read {
-                file: FileId(0),
-                offset: unit * 4096,
-                block,
-                len: 4096,
-            };
+            let read = Op::Read { file: FileId(0), offset: unit * 4096, block, len: 4096 };
             got.push(run(disk, read).slices[0].block[0]);
         }
         assert_eq!(got, [1, 1, 2, 3, 4, 0], "{what}");
@@ -911,16 +601,9 @@ fn device_counters_move_with_writes_where_they_exist() {
         println!("skipped: writes are buffered");
         return;
     }
-    run(
-        &mut disk,
-        Op::Create {
-            file: FileId(0),
-            name: name("file"),
-            bytes: 1 << 20,
-        },
-    )
-    .result
-    .unwrap();
+    run(&mut disk, Op::Create { file: FileId(0), name: name("file"), bytes: 1 << 20 })
+        .result
+        .unwrap();
     let after = crate::block_device_stats(&dir).unwrap();
     assert_eq!(before.device, after.device);
     assert!(after.writes > before.writes);

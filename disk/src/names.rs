@@ -78,12 +78,7 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(dir: Dir, direct: bool, traffic: Option<Traffic>) -> Self {
-        Self {
-            dir,
-            direct,
-            traffic,
-            zeros: None,
-        }
+        Self { dir, direct, traffic, zeros: None }
     }
 
     pub(crate) fn run(&mut self, job: Job) -> JobResult {
@@ -130,10 +125,7 @@ impl Runner {
         if sys::is_regular(&stat) {
             Ok(())
         } else {
-            Err(DiskError::new(
-                DiskErrorKind::Unexpected,
-                format!("{doing} (no regular file)"),
-            ))
+            Err(DiskError::new(DiskErrorKind::Unexpected, format!("{doing} (no regular file)")))
         }
     }
 
@@ -167,10 +159,7 @@ impl Runner {
         let access = if write { libc::O_RDWR } else { libc::O_RDONLY };
         let (file, bytes) =
             self.open_regular(name, access | self.direct_flag(), &format!("open {name}"))?;
-        Ok(Outcome {
-            done: Done::Opened { bytes },
-            file: Some(file),
-        })
+        Ok(Outcome { done: Done::Opened { bytes }, file: Some(file) })
     }
 
     /// Creates a file of ours under a name that is free.
@@ -188,14 +177,9 @@ impl Runner {
         let doing = format!("create {name}");
         let failed = |errno| DiskError::from_errno(errno, doing.as_str());
         let c_name = c_name(name);
-        let file = self
-            .new_file(&c_name, libc::O_RDWR | self.direct_flag())
-            .map_err(failed)?;
+        let file = self.new_file(&c_name, libc::O_RDWR | self.direct_flag()).map_err(failed)?;
         match self.fill(&file, bytes, &doing) {
-            Ok(()) => Ok(Outcome {
-                done: Done::Opened { bytes },
-                file: Some(file),
-            }),
+            Ok(()) => Ok(Outcome { done: Done::Opened { bytes }, file: Some(file) }),
             Err(error) => {
                 // The first error is the one to tell; that the name may stay is the lesser evil.
                 let _ = sys::unlink_at(self.dir.as_fd(), &c_name);
@@ -244,11 +228,7 @@ impl Runner {
             let now = count();
             let polite = now != seen;
             seen = now;
-            let most = if polite {
-                POLITE_FILL_BYTES
-            } else {
-                FILL_BYTES
-            };
+            let most = if polite { POLITE_FILL_BYTES } else { FILL_BYTES };
             let len = usize::try_from(bytes - at).map_or(most, |left| left.min(most));
             let begun = Instant::now();
             match sys::write_at(file, &zeros[..len], at)? {
@@ -332,10 +312,7 @@ impl Runner {
             };
             match file_name(&entry) {
                 Some(name) if sys::is_regular(&stat) => {
-                    files.push(Listed {
-                        name,
-                        bytes: u64::try_from(stat.st_size).unwrap_or(0),
-                    });
+                    files.push(Listed { name, bytes: u64::try_from(stat.st_size).unwrap_or(0) });
                 }
                 _ => others += 1,
             }
@@ -380,18 +357,12 @@ impl<T> Names<T> {
     /// Jobs are carried out inside [`Names::next`].
     pub(crate) fn in_place(dir: Dir, direct: bool) -> Self {
         let how = How::InPlace(Runner::new(dir, direct, None), VecDeque::new());
-        Self {
-            tickets: VecDeque::new(),
-            how,
-        }
+        Self { tickets: VecDeque::new(), how }
     }
 
     /// Jobs are carried out by a thread, which begins with the first; `waker` is woken after each.
     pub(crate) fn on_thread(dir: Dir, direct: bool, traffic: Traffic, waker: Waker) -> Self {
-        Self {
-            tickets: VecDeque::new(),
-            how: How::Later(dir, direct, traffic, waker),
-        }
+        Self { tickets: VecDeque::new(), how: How::Later(dir, direct, traffic, waker) }
     }
 
     /// How many jobs have not come back.
@@ -410,9 +381,7 @@ impl<T> Names<T> {
         }
         match &mut self.how {
             How::InPlace(_, jobs) => jobs.push_back(job),
-            How::Thread(Worker {
-                jobs: Some(jobs), ..
-            }) => {
+            How::Thread(Worker { jobs: Some(jobs), .. }) => {
                 // Should the thread be gone, `next` finds that out.
                 let _ = jobs.send(job);
             }
@@ -430,10 +399,9 @@ impl<T> Names<T> {
             How::Thread(worker) => match worker.results.try_recv() {
                 Ok(result) => result,
                 Err(mpsc::TryRecvError::Empty) => return None,
-                Err(mpsc::TryRecvError::Disconnected) => Err(DiskError::new(
-                    DiskErrorKind::Limit,
-                    "reach the thread for file names",
-                )),
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    Err(DiskError::new(DiskErrorKind::Limit, "reach the thread for file names"))
+                }
             },
             How::Later(..) => return None,
         };
@@ -452,9 +420,8 @@ impl Worker {
         }
         let (jobs, todo) = mpsc::channel::<Job>();
         let (done, results) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("ringlog-names".to_owned())
-            .spawn(move || {
+        let thread =
+            std::thread::Builder::new().name("ringlog-names".to_owned()).spawn(move || {
                 let waker = WakeAtEnd(waker);
                 let mut runner = Runner::new(dir, direct, Some(traffic));
                 // Moved in, so that it is dropped before the last wake.
@@ -466,11 +433,7 @@ impl Worker {
                     waker.0.wake();
                 }
             })?;
-        Ok(Self {
-            jobs: Some(jobs),
-            results,
-            thread: Some(thread),
-        })
+        Ok(Self { jobs: Some(jobs), results, thread: Some(thread) })
     }
 }
 

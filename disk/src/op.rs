@@ -31,9 +31,7 @@ impl FileName {
         let name = name.into();
         let fits = (1..=64).contains(&name.len())
             && !name.starts_with('.')
-            && name
-                .bytes()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
+            && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
         fits.then_some(Self(name))
     }
 
@@ -264,20 +262,12 @@ impl DiskError {
             libc::ELOOP | libc::EISDIR | libc::ENOTDIR => DiskErrorKind::Unexpected,
             _ => DiskErrorKind::Io,
         };
-        Self {
-            kind,
-            doing: doing.into(),
-            errno: Some(errno),
-        }
+        Self { kind, doing: doing.into(), errno: Some(errno) }
     }
 
     /// An error that no system call gave.
     pub fn new(kind: DiskErrorKind, doing: impl Into<String>) -> Self {
-        Self {
-            kind,
-            doing: doing.into(),
-            errno: None,
-        }
+        Self { kind, doing: doing.into(), errno: None }
     }
 }
 
@@ -348,11 +338,7 @@ pub trait Disk {
 /// Carries out one operation and waits for it. For callers that have nothing else in flight:
 /// opening, recovery, tools.
 pub fn run(disk: &mut dyn Disk, op: Op) -> Completion {
-    debug_assert_eq!(
-        disk.in_flight(),
-        0,
-        "run() is for a disk with nothing in flight"
-    );
+    debug_assert_eq!(disk.in_flight(), 0, "run() is for a disk with nothing in flight");
     disk.submit(Tag(u64::MAX), op);
     let mut out = Vec::with_capacity(1);
     while out.is_empty() {
@@ -371,39 +357,16 @@ mod tests {
             assert!(FileName::new(good).is_some(), "{good}");
         }
         let long = "a".repeat(65);
-        for bad in [
-            "",
-            ".",
-            "..",
-            ".hidden",
-            "a/b",
-            "A",
-            "é",
-            "a b",
-            "a\0",
-            long.as_str(),
-        ] {
+        for bad in ["", ".", "..", ".hidden", "a/b", "A", "é", "a b", "a\0", long.as_str()] {
             assert!(FileName::new(bad).is_none(), "{bad:?}");
         }
     }
 
     #[test]
     fn errors_are_classed_by_number_not_by_text() {
-        assert_eq!(
-            DiskError::from_errno(libc::ENOSPC, "write").kind,
-            DiskErrorKind::NoSpace
-        );
-        assert_eq!(
-            DiskError::from_errno(libc::EIO, "write").kind,
-            DiskErrorKind::Io
-        );
-        assert_eq!(
-            DiskError::from_errno(libc::ECANCELED, "flush").kind,
-            DiskErrorKind::Io
-        );
-        assert_eq!(
-            DiskError::from_errno(libc::EROFS, "create").kind,
-            DiskErrorKind::Access
-        );
+        assert_eq!(DiskError::from_errno(libc::ENOSPC, "write").kind, DiskErrorKind::NoSpace);
+        assert_eq!(DiskError::from_errno(libc::EIO, "write").kind, DiskErrorKind::Io);
+        assert_eq!(DiskError::from_errno(libc::ECANCELED, "flush").kind, DiskErrorKind::Io);
+        assert_eq!(DiskError::from_errno(libc::EROFS, "create").kind, DiskErrorKind::Access);
     }
 }

@@ -43,18 +43,12 @@ pub struct CommitProbe {
 /// Fails when the directory is not writable or the device fails.
 pub fn probe_commit(dir: &Dir, kind: IoKind) -> Result<CommitProbe, DiskError> {
     let pool = BlockPool::new(1, COMMIT_BYTES)?;
-    let mut options = DiskOptions {
-        pools: vec![pool.clone()],
-        ..DiskOptions::default()
-    };
+    let mut options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
     let mut dsync = open(dir, None, kind, &options)?;
     options.primitive = Primitive::LinkedSync;
     let mut linked = open(dir, None, kind, &options)?;
     let Some(name) = FileName::new("commit-probe.tmp") else {
-        return Err(DiskError::new(
-            DiskErrorKind::Unexpected,
-            "name the probe's file",
-        ));
+        return Err(DiskError::new(DiskErrorKind::Unexpected, "name the probe's file"));
     };
     // One that an interrupted probe has left.
     match run(&mut dsync, Op::Remove { name: name.clone() }).result {
@@ -62,11 +56,7 @@ pub fn probe_commit(dir: &Dir, kind: IoKind) -> Result<CommitProbe, DiskError> {
         Err(error) if error.kind == DiskErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let create = Op::Create {
-        file: FileId(0),
-        name: name.clone(),
-        bytes: FILE_BYTES,
-    };
+    let create = Op::Create { file: FileId(0), name: name.clone(), bytes: FILE_BYTES };
     run(&mut dsync, create).result?;
     let measured = measure(&mut dsync, &mut linked, &name, &pool);
     let removed = run(&mut dsync, Op::Remove { name }).result;
@@ -75,37 +65,20 @@ pub fn probe_commit(dir: &Dir, kind: IoKind) -> Result<CommitProbe, DiskError> {
     let file_system = &dsync.facts().file_system;
     let (better, why) = choose(file_system, dsync_ns_p50, linked_sync_ns_p50);
     let kind = dsync.facts().kind;
-    Ok(CommitProbe {
-        better,
-        dsync_ns_p50,
-        linked_sync_ns_p50,
-        rounds,
-        kind,
-        why,
-    })
+    Ok(CommitProbe { better, dsync_ns_p50, linked_sync_ns_p50, rounds, kind, why })
 }
 
 fn choose(file_system: &str, dsync_ns: u64, linked_ns: u64) -> (Primitive, String) {
     let micros = |ns: u64| format!("{}.{} µs", ns / 1000, ns / 100 % 10);
-    let figures = format!(
-        "RWF_DSYNC {}, fdatasync {}",
-        micros(dsync_ns),
-        micros(linked_ns)
-    );
+    let figures = format!("RWF_DSYNC {}, fdatasync {}", micros(dsync_ns), micros(linked_ns));
     if file_system == "btrfs" {
         let why = format!("{figures}; on btrfs one covering fdatasync at a time is best");
         return (Primitive::LinkedSync, why);
     }
     if linked_ns.saturating_mul(100 + NOISE_PERCENT) < dsync_ns.saturating_mul(100) {
-        (
-            Primitive::LinkedSync,
-            format!("{figures}; fdatasync is faster"),
-        )
+        (Primitive::LinkedSync, format!("{figures}; fdatasync is faster"))
     } else {
-        (
-            Primitive::Dsync,
-            format!("{figures}; RWF_DSYNC is not slower"),
-        )
+        (Primitive::Dsync, format!("{figures}; RWF_DSYNC is not slower"))
     }
 }
 
@@ -115,11 +88,7 @@ fn measure(
     name: &FileName,
     pool: &BlockPool,
 ) -> Result<(u64, u64, usize), DiskError> {
-    let open = Op::Open {
-        file: FileId(0),
-        name: name.clone(),
-        write: true,
-    };
+    let open = Op::Open { file: FileId(0), name: name.clone(), write: true };
     run(linked, open).result?;
     let begun = Instant::now();
     let mut samples = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
@@ -145,20 +114,9 @@ fn commit(disk: &mut AnyDisk, pool: &BlockPool, turn: usize) -> Result<u64, Disk
     };
     let places = FILE_BYTES / COMMIT_BYTES as u64;
     let offset = turn as u64 % places * COMMIT_BYTES as u64;
-    let data = vec![Slice {
-        block,
-        len: COMMIT_BYTES,
-    }];
+    let data = vec![Slice { block, len: COMMIT_BYTES }];
     let begun = Instant::now();
-    let done = run(
-        disk,
-        Op::Write {
-            file: FileId(0),
-            offset,
-            data,
-            flush: Flush::Own,
-        },
-    );
+    let done = run(disk, Op::Write { file: FileId(0), offset, data, flush: Flush::Own });
     let took = begun.elapsed();
     match done.result? {
         Done::Wrote => Ok(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
@@ -178,10 +136,7 @@ mod tests {
     #[test]
     fn the_faster_is_chosen_and_a_tie_goes_to_dsync() {
         assert_eq!(choose("ext4", 80_000, 90_000).0, Primitive::Dsync);
-        assert_eq!(
-            choose("ext4", 4_000_000, 1_700_000).0,
-            Primitive::LinkedSync
-        );
+        assert_eq!(choose("ext4", 4_000_000, 1_700_000).0, Primitive::LinkedSync);
         assert_eq!(choose("ext4", 100_000, 98_000).0, Primitive::Dsync);
         assert_eq!(choose("btrfs", 80_000, 90_000).0, Primitive::LinkedSync);
         assert!(choose("xfs", 81_234, 90_000).1.contains("81.2 µs"));

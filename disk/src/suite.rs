@@ -54,18 +54,10 @@ pub fn run_one(check: &Check, make: &mut Make<'_>) {
     let (disk, pool) = make();
     assert!(pool.count() >= POOL_BLOCKS && pool.block_bytes() >= POOL_BLOCK_BYTES);
     let align = disk.facts().align_bytes as usize;
-    assert!(
-        align.is_power_of_two() && align <= 4096,
-        "alignment {align}"
-    );
+    assert!(align.is_power_of_two() && align <= 4096, "alignment {align}");
     let mut rig = Rig { disk, pool, align };
     (check.run)(&mut rig);
-    assert_eq!(
-        rig.disk.in_flight(),
-        0,
-        "{}: operations are left",
-        check.name
-    );
+    assert_eq!(rig.disk.in_flight(), 0, "{}: operations are left", check.name);
     let all = rig.pool.count() as usize;
     let Rig { disk, pool, .. } = rig;
     drop(disk);
@@ -128,11 +120,7 @@ impl Rig {
     #[track_caller]
     fn create(&mut self, file: u32, text: &str, units: usize) {
         let bytes = (units * self.align) as u64;
-        let op = Op::Create {
-            file: FileId(file),
-            name: name(text),
-            bytes,
-        };
+        let op = Op::Create { file: FileId(file), name: name(text), bytes };
         assert_eq!(self.good(op), Done::Opened { bytes });
     }
 
@@ -235,10 +223,7 @@ fn what_is_written_is_read(r: &mut Rig) {
     let align = r.align;
     for (unit, byte) in [0, 0xa5, 0xa5, 0, 0, 0, 0x5a, 0].into_iter().enumerate() {
         let part = &got[unit * align..(unit + 1) * align];
-        assert!(
-            part.iter().all(|b| *b == byte),
-            "unit {unit} is not {byte:#x}"
-        );
+        assert!(part.iter().all(|b| *b == byte), "unit {unit} is not {byte:#x}");
     }
     r.write(0, 1, 1, 0x11);
     assert_eq!(r.read(0, 1, 1)[0], 0x11);
@@ -248,38 +233,20 @@ fn what_is_written_is_read(r: &mut Rig) {
 fn several_slices_are_one_write(r: &mut Rig) {
     r.create(0, "file", 8);
     let lens = [1, 2, 1];
-    let data: Vec<Slice> = lens
-        .iter()
-        .enumerate()
-        .map(|(i, units)| r.slice(*units, i as u8 + 1))
-        .collect();
-    let places: Vec<usize> = data
-        .iter()
-        .map(|slice| slice.block.as_ptr() as usize)
-        .collect();
+    let data: Vec<Slice> =
+        lens.iter().enumerate().map(|(i, units)| r.slice(*units, i as u8 + 1)).collect();
+    let places: Vec<usize> = data.iter().map(|slice| slice.block.as_ptr() as usize).collect();
     let offset = 2 * r.align as u64;
-    let completion = r.run(Op::Write {
-        file: FileId(0),
-        offset,
-        data,
-        flush: Flush::Own,
-    });
+    let completion = r.run(Op::Write { file: FileId(0), offset, data, flush: Flush::Own });
     assert_eq!(completion.result, Ok(Done::Wrote));
-    let back: Vec<usize> = completion
-        .slices
-        .iter()
-        .map(|slice| slice.block.as_ptr() as usize)
-        .collect();
+    let back: Vec<usize> =
+        completion.slices.iter().map(|slice| slice.block.as_ptr() as usize).collect();
     assert_eq!(back, places, "the blocks come back in their order");
     for (slice, units) in completion.slices.iter().zip(lens) {
         assert_eq!(slice.len, units * r.align);
     }
     drop(completion);
-    let got: Vec<u8> = r
-        .read(0, 0, 8)
-        .chunks(r.align)
-        .map(|unit| unit[0])
-        .collect();
+    let got: Vec<u8> = r.read(0, 0, 8).chunks(r.align).map(|unit| unit[0]).collect();
     assert_eq!(got, [0, 0, 1, 2, 2, 3, 0, 0]);
 }
 
@@ -287,12 +254,7 @@ fn many_slices_are_one_write(r: &mut Rig) {
     let count = POOL_BLOCKS as usize - 1;
     r.create(0, "file", count);
     let data = (0..count).map(|i| r.slice(1, i as u8)).collect();
-    let done = r.good(Op::Write {
-        file: FileId(0),
-        offset: 0,
-        data,
-        flush: Flush::File,
-    });
+    let done = r.good(Op::Write { file: FileId(0), offset: 0, data, flush: Flush::File });
     assert_eq!(done, Done::Wrote);
     for i in 0..count {
         assert_eq!(r.read(0, i, 1)[0], i as u8, "slice {i}");
@@ -306,32 +268,18 @@ fn every_flush_completes(r: &mut Rig) {
         assert_eq!(r.good(op), Done::Wrote, "{flush:?}");
     }
     assert_eq!(r.good(Op::Sync { file: FileId(0) }), Done::Synced);
-    let got: Vec<u8> = r
-        .read(0, 0, 4)
-        .chunks(r.align)
-        .map(|unit| unit[0])
-        .collect();
+    let got: Vec<u8> = r.read(0, 0, 4).chunks(r.align).map(|unit| unit[0]).collect();
     assert_eq!(got, [1, 2, 3, 0]);
 }
 
 fn a_failed_write_gives_its_blocks_back(r: &mut Rig) {
     let slices = vec![r.slice(1, 1), r.slice(2, 2)];
-    let op = Op::Write {
-        file: FileId(5),
-        offset: 0,
-        data: slices,
-        flush: Flush::Own,
-    };
+    let op = Op::Write { file: FileId(5), offset: 0, data: slices, flush: Flush::Own };
     let completion = r.bad(op, DiskErrorKind::Unexpected);
     assert_eq!(completion.slices.len(), 2);
     assert_eq!(completion.slices[1].block[0], 2);
     let (block, len) = (r.block(), r.align);
-    let op = Op::Read {
-        file: FileId(5),
-        offset: 0,
-        block,
-        len,
-    };
+    let op = Op::Read { file: FileId(5), offset: 0, block, len };
     assert_eq!(r.bad(op, DiskErrorKind::Unexpected).slices.len(), 1);
 }
 
@@ -340,11 +288,7 @@ fn a_read_ends_with_the_file(r: &mut Rig) {
     r.write(0, 3, 1, 9);
     assert_eq!(r.read(0, 3, 2), vec![9; r.align], "short at the end");
     assert_eq!(r.read(0, 4, 1), Vec::<u8>::new(), "nothing at the end");
-    assert_eq!(
-        r.read(0, 100, 1),
-        Vec::<u8>::new(),
-        "nothing behind the end"
-    );
+    assert_eq!(r.read(0, 100, 1), Vec::<u8>::new(), "nothing behind the end");
 }
 
 fn a_read_fills_the_front_of_the_block_only(r: &mut Rig) {
@@ -352,40 +296,24 @@ fn a_read_fills_the_front_of_the_block_only(r: &mut Rig) {
     r.write(0, 0, 2, 3);
     let mut block = r.block();
     block.fill(0xee);
-    let op = Op::Read {
-        file: FileId(0),
-        offset: 0,
-        block,
-        len: r.align,
-    };
+    let op = Op::Read { file: FileId(0), offset: 0, block, len: r.align };
     let completion = r.run(op);
     assert_eq!(completion.result, Ok(Done::Read(r.align)));
     let block = &completion.slices[0].block;
     assert!(block[..r.align].iter().all(|b| *b == 3));
-    assert!(
-        block[r.align..].iter().all(|b| *b == 0xee),
-        "more was touched than asked"
-    );
+    assert!(block[r.align..].iter().all(|b| *b == 0xee), "more was touched than asked");
 }
 
 fn a_write_behind_the_end_makes_the_file_longer(r: &mut Rig) {
     r.create(0, "file", 1);
     r.write(0, 2, 1, 7);
-    let got: Vec<u8> = r
-        .read(0, 0, 4)
-        .chunks(r.align)
-        .map(|unit| unit[0])
-        .collect();
+    let got: Vec<u8> = r.read(0, 0, 4).chunks(r.align).map(|unit| unit[0]).collect();
     assert_eq!(got, [0, 0, 7]);
 }
 
 fn a_created_file_is_zero_and_exact(r: &mut Rig) {
     let bytes = (3 << 20) + r.align as u64;
-    let op = Op::Create {
-        file: FileId(0),
-        name: name("file"),
-        bytes,
-    };
+    let op = Op::Create { file: FileId(0), name: name("file"), bytes };
     assert_eq!(r.good(op), Done::Opened { bytes });
     let units = POOL_BLOCK_BYTES / r.align;
     let mut total = 0;
@@ -400,13 +328,7 @@ fn a_created_file_is_zero_and_exact(r: &mut Rig) {
     assert_eq!(total as u64, bytes);
     assert_eq!(
         r.good(Op::List),
-        Done::Listed {
-            files: vec![Listed {
-                name: name("file"),
-                bytes
-            }],
-            others: 0
-        }
+        Done::Listed { files: vec![Listed { name: name("file"), bytes }], others: 0 }
     );
 }
 
@@ -421,32 +343,14 @@ fn an_existing_name_is_not_created(r: &mut Rig) {
     r.create(0, "file", 1);
     r.write(0, 0, 1, 5);
     let bytes = r.align as u64;
-    r.bad(
-        Op::Create {
-            file: FileId(1),
-            name: name("file"),
-            bytes,
-        },
-        DiskErrorKind::Exists,
-    );
-    assert_eq!(
-        r.read(0, 0, 1),
-        vec![5; r.align],
-        "the old content is untouched"
-    );
+    r.bad(Op::Create { file: FileId(1), name: name("file"), bytes }, DiskErrorKind::Exists);
+    assert_eq!(r.read(0, 0, 1), vec![5; r.align], "the old content is untouched");
 }
 
 fn a_failed_create_leaves_its_file_id_free(r: &mut Rig) {
     r.create(0, "file", 1);
     let bytes = r.align as u64;
-    r.bad(
-        Op::Create {
-            file: FileId(1),
-            name: name("file"),
-            bytes,
-        },
-        DiskErrorKind::Exists,
-    );
+    r.bad(Op::Create { file: FileId(1), name: name("file"), bytes }, DiskErrorKind::Exists);
     r.bad(Op::Sync { file: FileId(1) }, DiskErrorKind::Unexpected);
     r.create(1, "other", 1);
 }
@@ -454,48 +358,18 @@ fn a_failed_create_leaves_its_file_id_free(r: &mut Rig) {
 fn a_missing_name_is_not_found(r: &mut Rig) {
     let missing = || name("missing");
     let not_found = DiskErrorKind::NotFound;
-    r.bad(
-        Op::Open {
-            file: FileId(0),
-            name: missing(),
-            write: true,
-        },
-        not_found,
-    );
-    r.bad(
-        Op::Open {
-            file: FileId(0),
-            name: missing(),
-            write: false,
-        },
-        not_found,
-    );
+    r.bad(Op::Open { file: FileId(0), name: missing(), write: true }, not_found);
+    r.bad(Op::Open { file: FileId(0), name: missing(), write: false }, not_found);
     r.bad(Op::Remove { name: missing() }, not_found);
-    r.bad(
-        Op::Rename {
-            from: missing(),
-            to: name("other"),
-        },
-        not_found,
-    );
-    r.bad(
-        Op::Load {
-            name: missing(),
-            limit_bytes: 100,
-        },
-        not_found,
-    );
+    r.bad(Op::Rename { from: missing(), to: name("other") }, not_found);
+    r.bad(Op::Load { name: missing(), limit_bytes: 100 }, not_found);
 }
 
 fn a_file_opened_for_reading_is_not_written(r: &mut Rig) {
     r.create(0, "file", 2);
     r.write(0, 0, 1, 8);
     let bytes = 2 * r.align as u64;
-    let op = Op::Open {
-        file: FileId(1),
-        name: name("file"),
-        write: false,
-    };
+    let op = Op::Open { file: FileId(1), name: name("file"), write: false };
     assert_eq!(r.good(op), Done::Opened { bytes });
     assert_eq!(r.read(1, 0, 1)[0], 8);
     let op = r.write_op(1, 0, 1, 9, Flush::No);
@@ -508,22 +382,8 @@ fn a_file_id_in_use_is_refused(r: &mut Rig) {
     r.create(0, "file", 1);
     let bytes = r.align as u64;
     let refused = DiskErrorKind::Unexpected;
-    r.bad(
-        Op::Create {
-            file: FileId(0),
-            name: name("other"),
-            bytes,
-        },
-        refused,
-    );
-    r.bad(
-        Op::Open {
-            file: FileId(0),
-            name: name("file"),
-            write: true,
-        },
-        refused,
-    );
+    r.bad(Op::Create { file: FileId(0), name: name("other"), bytes }, refused);
+    r.bad(Op::Open { file: FileId(0), name: name("file"), write: true }, refused);
     r.write(0, 0, 1, 1);
     match r.good(Op::List) {
         Done::Listed { files, .. } => assert_eq!(files.len(), 1, "the refused one was created"),
@@ -537,36 +397,14 @@ fn an_unknown_file_is_an_error(r: &mut Rig) {
         let op = r.write_op(file, 0, 1, 1, Flush::Own);
         assert_eq!(r.bad(op, refused).slices.len(), 1);
         let (block, len) = (r.block(), r.align);
-        r.bad(
-            Op::Read {
-                file: FileId(file),
-                offset: 0,
-                block,
-                len,
-            },
-            refused,
-        );
+        r.bad(Op::Read { file: FileId(file), offset: 0, block, len }, refused);
         r.bad(Op::Sync { file: FileId(file) }, refused);
         r.bad(Op::Close { file: FileId(file) }, refused);
     }
     let bytes = r.align as u64;
     let beyond = FileId(FileId::LIMIT);
-    r.bad(
-        Op::Create {
-            file: beyond,
-            name: name("file"),
-            bytes,
-        },
-        refused,
-    );
-    r.bad(
-        Op::Open {
-            file: beyond,
-            name: name("file"),
-            write: true,
-        },
-        refused,
-    );
+    r.bad(Op::Create { file: beyond, name: name("file"), bytes }, refused);
+    r.bad(Op::Open { file: beyond, name: name("file"), write: true }, refused);
 }
 
 fn a_misaligned_operation_is_an_error(r: &mut Rig) {
@@ -574,89 +412,32 @@ fn a_misaligned_operation_is_an_error(r: &mut Rig) {
     let align = r.align as u64;
     let refused = DiskErrorKind::Unexpected;
     let data = vec![r.slice(1, 1)];
-    r.bad(
-        Op::Write {
-            file: FileId(0),
-            offset: align / 2,
-            data,
-            flush: Flush::No,
-        },
-        refused,
-    );
-    let data = vec![Slice {
-        block: r.block(),
-        len: r.align - 1,
-    }];
-    r.bad(
-        Op::Write {
-            file: FileId(0),
-            offset: 0,
-            data,
-            flush: Flush::No,
-        },
-        refused,
-    );
+    r.bad(Op::Write { file: FileId(0), offset: align / 2, data, flush: Flush::No }, refused);
+    let data = vec![Slice { block: r.block(), len: r.align - 1 }];
+    r.bad(Op::Write { file: FileId(0), offset: 0, data, flush: Flush::No }, refused);
     let block = r.block();
     let len = block.len() + r.align;
     let data = vec![Slice { block, len }];
-    r.bad(
-        Op::Write {
-            file: FileId(0),
-            offset: 0,
-            data,
-            flush: Flush::No,
-        },
-        refused,
-    );
-    let op = Op::Write {
-        file: FileId(0),
-        offset: 0,
-        data: Vec::new(),
-        flush: Flush::No,
-    };
+    r.bad(Op::Write { file: FileId(0), offset: 0, data, flush: Flush::No }, refused);
+    let op = Op::Write { file: FileId(0), offset: 0, data: Vec::new(), flush: Flush::No };
     r.bad(op, refused);
     let block = r.block();
     let len = block.len() + r.align;
-    r.bad(
-        Op::Read {
-            file: FileId(0),
-            offset: 0,
-            block,
-            len,
-        },
-        refused,
-    );
+    r.bad(Op::Read { file: FileId(0), offset: 0, block, len }, refused);
     let (block, len) = (r.block(), r.align);
-    r.bad(
-        Op::Read {
-            file: FileId(0),
-            offset: 1,
-            block,
-            len,
-        },
-        refused,
-    );
-    assert!(
-        r.read(0, 0, 4).iter().all(|b| *b == 0),
-        "a refused write wrote"
-    );
+    r.bad(Op::Read { file: FileId(0), offset: 1, block, len }, refused);
+    assert!(r.read(0, 0, 4).iter().all(|b| *b == 0), "a refused write wrote");
 }
 
 #[track_caller]
 fn replace(r: &mut Rig, text: &str, content: &[u8]) {
-    let op = Op::Replace {
-        name: name(text),
-        content: content.to_vec(),
-    };
+    let op = Op::Replace { name: name(text), content: content.to_vec() };
     assert_eq!(r.good(op), Done::Named);
 }
 
 #[track_caller]
 fn load(r: &mut Rig, text: &str) -> Vec<u8> {
-    match r.good(Op::Load {
-        name: name(text),
-        limit_bytes: 1 << 20,
-    }) {
+    match r.good(Op::Load { name: name(text), limit_bytes: 1 << 20 }) {
         Done::Loaded(content) => content,
         other => panic!("load: {other:?}"),
     }
@@ -667,17 +448,8 @@ fn replace_takes_the_place_of_the_old(r: &mut Rig) {
     assert_eq!(load(r, "manifest"), b"one");
     replace(r, "manifest", b"the second");
     assert_eq!(load(r, "manifest"), b"the second");
-    let expected = vec![Listed {
-        name: name("manifest"),
-        bytes: 10,
-    }];
-    assert_eq!(
-        r.good(Op::List),
-        Done::Listed {
-            files: expected,
-            others: 0
-        }
-    );
+    let expected = vec![Listed { name: name("manifest"), bytes: 10 }];
+    assert_eq!(r.good(Op::List), Done::Listed { files: expected, others: 0 });
 }
 
 fn replace_can_be_repeated_and_empty(r: &mut Rig) {
@@ -693,50 +465,20 @@ fn replace_can_be_repeated_and_empty(r: &mut Rig) {
 fn load_refuses_a_longer_file(r: &mut Rig) {
     replace(r, "small", &[7; 100]);
     let refused = DiskErrorKind::Unexpected;
-    r.bad(
-        Op::Load {
-            name: name("small"),
-            limit_bytes: 99,
-        },
-        refused,
-    );
-    r.bad(
-        Op::Load {
-            name: name("small"),
-            limit_bytes: 0,
-        },
-        refused,
-    );
-    let done = r.good(Op::Load {
-        name: name("small"),
-        limit_bytes: 100,
-    });
+    r.bad(Op::Load { name: name("small"), limit_bytes: 99 }, refused);
+    r.bad(Op::Load { name: name("small"), limit_bytes: 0 }, refused);
+    let done = r.good(Op::Load { name: name("small"), limit_bytes: 100 });
     assert_eq!(done, Done::Loaded(vec![7; 100]));
-    let done = r.good(Op::Load {
-        name: name("small"),
-        limit_bytes: u64::MAX,
-    });
+    let done = r.good(Op::Load { name: name("small"), limit_bytes: u64::MAX });
     assert_eq!(done, Done::Loaded(vec![7; 100]));
 }
 
 fn rename_replaces(r: &mut Rig) {
     replace(r, "a", b"from a");
     replace(r, "b", b"from b");
-    assert_eq!(
-        r.good(Op::Rename {
-            from: name("a"),
-            to: name("b")
-        }),
-        Done::Named
-    );
+    assert_eq!(r.good(Op::Rename { from: name("a"), to: name("b") }), Done::Named);
     assert_eq!(load(r, "b"), b"from a");
-    r.bad(
-        Op::Load {
-            name: name("a"),
-            limit_bytes: 9,
-        },
-        DiskErrorKind::NotFound,
-    );
+    r.bad(Op::Load { name: name("a"), limit_bytes: 9 }, DiskErrorKind::NotFound);
     assert_eq!(r.good(Op::SyncDir), Done::Named);
 }
 
@@ -744,13 +486,7 @@ fn remove_removes(r: &mut Rig) {
     replace(r, "a", b"x");
     assert_eq!(r.good(Op::Remove { name: name("a") }), Done::Named);
     r.bad(Op::Remove { name: name("a") }, DiskErrorKind::NotFound);
-    assert_eq!(
-        r.good(Op::List),
-        Done::Listed {
-            files: Vec::new(),
-            others: 0
-        }
-    );
+    assert_eq!(r.good(Op::List), Done::Listed { files: Vec::new(), others: 0 });
     r.create(0, "a", 1);
 }
 
@@ -762,13 +498,7 @@ fn a_removed_file_stays_usable_while_open(r: &mut Rig) {
 }
 
 fn list_is_sorted_and_complete(r: &mut Rig) {
-    assert_eq!(
-        r.good(Op::List),
-        Done::Listed {
-            files: Vec::new(),
-            others: 0
-        }
-    );
+    assert_eq!(r.good(Op::List), Done::Listed { files: Vec::new(), others: 0 });
     for text in ["c", "a", "0002.seg", "b", "0001.seg"] {
         replace(r, text, text.as_bytes());
     }
@@ -776,11 +506,7 @@ fn list_is_sorted_and_complete(r: &mut Rig) {
         Done::Listed { files, others } => {
             let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
             assert_eq!(names, ["0001.seg", "0002.seg", "a", "b", "c"]);
-            assert!(
-                files
-                    .iter()
-                    .all(|file| file.bytes == file.name.as_str().len() as u64)
-            );
+            assert!(files.iter().all(|file| file.bytes == file.name.as_str().len() as u64));
             assert_eq!(others, 0);
         }
         other => panic!("{other:?}"),
@@ -790,32 +516,14 @@ fn list_is_sorted_and_complete(r: &mut Rig) {
 fn names_are_carried_out_in_order(r: &mut Rig) {
     let bytes = 2 * r.align as u64;
     let ops = vec![
-        Op::Create {
-            file: FileId(0),
-            name: name("one"),
-            bytes,
-        },
-        Op::Rename {
-            from: name("one"),
-            to: name("two"),
-        },
-        Op::Rename {
-            from: name("two"),
-            to: name("three"),
-        },
-        Op::Replace {
-            name: name("one"),
-            content: b"new".to_vec(),
-        },
+        Op::Create { file: FileId(0), name: name("one"), bytes },
+        Op::Rename { from: name("one"), to: name("two") },
+        Op::Rename { from: name("two"), to: name("three") },
+        Op::Replace { name: name("one"), content: b"new".to_vec() },
         Op::SyncDir,
         Op::List,
-        Op::Remove {
-            name: name("three"),
-        },
-        Op::Load {
-            name: name("one"),
-            limit_bytes: 3,
-        },
+        Op::Remove { name: name("three") },
+        Op::Load { name: name("one"), limit_bytes: 3 },
         Op::Remove { name: name("one") },
         Op::List,
     ];
@@ -834,44 +542,17 @@ fn names_are_carried_out_in_order(r: &mut Rig) {
             Err(error) => panic!("operation {}: {error}", completion.tag.0),
         }
     }
-    let listed = vec![
-        Listed {
-            name: name("one"),
-            bytes: 3,
-        },
-        Listed {
-            name: name("three"),
-            bytes,
-        },
-    ];
-    assert_eq!(
-        results[5],
-        Done::Listed {
-            files: listed,
-            others: 0
-        }
-    );
+    let listed =
+        vec![Listed { name: name("one"), bytes: 3 }, Listed { name: name("three"), bytes }];
+    assert_eq!(results[5], Done::Listed { files: listed, others: 0 });
     assert_eq!(results[7], Done::Loaded(b"new".to_vec()));
-    assert_eq!(
-        results[9],
-        Done::Listed {
-            files: Vec::new(),
-            others: 0
-        }
-    );
+    assert_eq!(results[9], Done::Listed { files: Vec::new(), others: 0 });
 }
 
 fn names_and_data_mix(r: &mut Rig) {
     r.create(0, "file", 64);
     let bytes = 1 << 20;
-    r.disk.submit(
-        Tag(1000),
-        Op::Create {
-            file: FileId(1),
-            name: name("next"),
-            bytes,
-        },
-    );
+    r.disk.submit(Tag(1000), Op::Create { file: FileId(1), name: name("next"), bytes });
     for i in 0..64 {
         let op = r.write_op(0, i, 1, i as u8, Flush::Own);
         r.disk.submit(Tag(i as u64), op);
@@ -900,17 +581,8 @@ fn a_closed_file_id_is_free_again(r: &mut Rig) {
         }
         r.bad(Op::Sync { file: FileId(7) }, DiskErrorKind::Unexpected);
     }
-    let op = Op::Open {
-        file: FileId(3),
-        name: name("f-1-9"),
-        write: true,
-    };
-    assert_eq!(
-        r.good(op),
-        Done::Opened {
-            bytes: r.align as u64
-        }
-    );
+    let op = Op::Open { file: FileId(3), name: name("f-1-9"), write: true };
+    assert_eq!(r.good(op), Done::Opened { bytes: r.align as u64 });
     assert_eq!(r.read(3, 0, 1)[0], 64 + 9);
 }
 
@@ -931,11 +603,7 @@ fn a_busy_file_is_not_closed(r: &mut Rig) {
 
 fn the_same_file_can_be_open_twice(r: &mut Rig) {
     r.create(0, "file", 2);
-    let op = Op::Open {
-        file: FileId(1),
-        name: name("file"),
-        write: false,
-    };
+    let op = Op::Open { file: FileId(1), name: name("file"), write: false };
     r.good(op);
     r.write(0, 1, 1, 6);
     assert_eq!(r.read(1, 1, 1)[0], 6);
@@ -957,10 +625,7 @@ fn many_operations_complete_once(r: &mut Rig) {
         let i = completion.tag.0 as usize;
         seen[i] += 1;
         assert_eq!(completion.slices.len(), 1);
-        assert_eq!(
-            completion.slices[0].block[0], i as u8,
-            "somebody else's block"
-        );
+        assert_eq!(completion.slices[0].block[0], i as u8, "somebody else's block");
     }
     assert!(seen.iter().all(|n| *n == 1), "{seen:?}");
     for i in 0..count {
@@ -979,8 +644,7 @@ fn many_flushed_writes_at_once(r: &mut Rig) {
             r.disk.submit(Tag((i * 4) as u64 + u64::from(file)), op);
         }
         if i % 10 == 0 {
-            r.disk
-                .submit(Tag((i * 4 + 2) as u64), Op::Sync { file: FileId(0) });
+            r.disk.submit(Tag((i * 4 + 2) as u64), Op::Sync { file: FileId(0) });
         }
     }
     let out = r.reap_all();
@@ -1007,15 +671,7 @@ fn reads_in_flight_with_writes(r: &mut Rig) {
     for i in 0..64 {
         let (block, len) = (r.block(), r.align);
         let offset = (i * r.align) as u64;
-        r.disk.submit(
-            Tag(i as u64),
-            Op::Read {
-                file: FileId(0),
-                offset,
-                block,
-                len,
-            },
-        );
+        r.disk.submit(Tag(i as u64), Op::Read { file: FileId(0), offset, block, len });
         let op = r.write_op(0, 64 + i, 1, 0xff, Flush::Own);
         r.disk.submit(Tag(100 + i as u64), op);
     }
@@ -1024,11 +680,7 @@ fn reads_in_flight_with_writes(r: &mut Rig) {
         if completion.tag.0 < 100 {
             assert_eq!(completion.result, Ok(Done::Read(r.align)));
             let expected = completion.tag.0 as u8;
-            assert!(
-                completion.slices[0].block[..r.align]
-                    .iter()
-                    .all(|b| *b == expected)
-            );
+            assert!(completion.slices[0].block[..r.align].iter().all(|b| *b == expected));
             reads += 1;
         } else {
             assert_eq!(completion.result, Ok(Done::Wrote));
@@ -1125,10 +777,7 @@ fn a_drop_with_operations_in_flight_is_safe(r: &mut Rig) {
         let op = r.write_op(0, i, 1, 1, flush);
         r.disk.submit(Tag(i as u64), op);
     }
-    let op = Op::Replace {
-        name: name("manifest"),
-        content: vec![1; 100],
-    };
+    let op = Op::Replace { name: name("manifest"), content: vec![1; 100] };
     r.disk.submit(Tag(1000), op);
     let mut out = Vec::new();
     r.disk.reap(Wait::No, &mut out);
@@ -1137,11 +786,7 @@ fn a_drop_with_operations_in_flight_is_safe(r: &mut Rig) {
     let mut nothing: Box<dyn Disk> = Box::new(Nothing);
     std::mem::swap(&mut r.disk, &mut nothing);
     drop(nothing);
-    assert_eq!(
-        pool.available(),
-        pool.count() as usize,
-        "a block outlived its disk"
-    );
+    assert_eq!(pool.available(), pool.count() as usize, "a block outlived its disk");
 }
 
 /// What is left of a rig whose disk was dropped.

@@ -30,10 +30,7 @@ pub struct Waker(Arc<Inner>);
 impl Waker {
     /// A waker for a thread that sleeps only in [`Waker::park`].
     pub fn new() -> Self {
-        Self(Arc::new(Inner {
-            state: AtomicU32::new(AWAKE),
-            event: None,
-        }))
+        Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event: None }))
     }
 
     /// A waker for a thread that also sleeps while waiting for `event_fd` to become readable.
@@ -41,17 +38,12 @@ impl Waker {
         // SAFETY: no memory is involved.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
-            let errno = std::io::Error::last_os_error()
-                .raw_os_error()
-                .unwrap_or(libc::EMFILE);
+            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EMFILE);
             return Err(DiskError::from_errno(errno, "create an eventfd"));
         }
         // SAFETY: a descriptor that was just created and that nobody else owns.
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self(Arc::new(Inner {
-            state: AtomicU32::new(AWAKE),
-            event: Some(event),
-        })))
+        Ok(Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event: Some(event) })))
     }
 
     /// Makes the sleeping thread return, or its next sleep end at once. Costs one atomic
@@ -75,11 +67,7 @@ impl Waker {
 
     /// Sleeps until [`Waker::wake`] (also one that came before) or until the time is over.
     pub fn park(&self, at_most: Option<Duration>) {
-        if self
-            .0
-            .state
-            .compare_exchange(AWAKE, PARKED, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        if self.0.state.compare_exchange(AWAKE, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         {
             futex::wait(&self.0.state, PARKED, at_most);
         }
@@ -89,10 +77,7 @@ impl Waker {
     /// Announces that the thread is about to wait for its event. False when a wake came before:
     /// then it must not wait. Either way, [`Waker::left_ring`] follows.
     pub(crate) fn enter_ring(&self) -> bool {
-        self.0
-            .state
-            .compare_exchange(AWAKE, IN_RING, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        self.0.state.compare_exchange(AWAKE, IN_RING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// The thread is awake again. True when it was woken by [`Waker::wake`].
@@ -162,6 +147,39 @@ mod tests {
         let other = waker.clone();
         let thread = std::thread::spawn(move || other.wake());
         waker.park(None);
+        thread.join().unwrap();
+    }
+
+    /// The sleeper looks for something that the other thread published before it woke it. Were a
+    /// wake lost, or were it to arrive before what it announces, this would hang.
+    #[test]
+    fn what_was_published_before_a_wake_is_seen() {
+        const LAST: u32 = if cfg!(miri) { 20 } else { 100_000 };
+        let waker = Waker::new();
+        let published = Arc::new(AtomicU32::new(0));
+        let seen = Arc::new(AtomicU32::new(0));
+        let thread = std::thread::spawn({
+            let (waker, published, seen) = (waker.clone(), published.clone(), seen.clone());
+            move || {
+                for i in 1..=LAST {
+                    published.store(i, Ordering::Release);
+                    waker.wake();
+                    if i % 2 == 0 {
+                        while seen.load(Ordering::Acquire) < i {
+                            std::thread::yield_now();
+                        }
+                    }
+                }
+            }
+        });
+        loop {
+            let now = published.load(Ordering::Acquire);
+            seen.store(now, Ordering::Release);
+            if now == LAST {
+                break;
+            }
+            waker.park(None);
+        }
         thread.join().unwrap();
     }
 }

@@ -104,12 +104,10 @@ impl Flight {
     /// Takes an operation; returns nothing, the first step is in `step`.
     pub(super) fn begin(&mut self, tag: Tag, file: FileId, work: Work, primitive: Primitive) {
         self.step = match &work {
-            Work::Write {
-                flush: Flush::No, ..
-            } => Step::Write,
-            Work::Write {
-                flush: Flush::Own, ..
-            } if primitive == Primitive::Dsync => Step::WriteDsync,
+            Work::Write { flush: Flush::No, .. } => Step::Write,
+            Work::Write { flush: Flush::Own, .. } if primitive == Primitive::Dsync => {
+                Step::WriteDsync
+            }
             Work::Write { .. } => Step::WriteThenSync,
             Work::Sync | Work::None => Step::Sync,
             Work::Read { .. } => Step::Read,
@@ -243,11 +241,7 @@ impl Flight {
             Work::Read { slice, .. } => vec![slice],
             Work::Sync | Work::None => Vec::new(),
         };
-        Completion {
-            tag: self.tag,
-            slices,
-            result,
-        }
+        Completion { tag: self.tag, slices, result }
     }
 }
 
@@ -258,16 +252,9 @@ mod tests {
 
     fn write(flush: Flush, primitive: Primitive) -> Flight {
         let pool = BlockPool::new(1, 8192).unwrap();
-        let data = vec![Slice {
-            block: pool.take().unwrap(),
-            len: 8192,
-        }];
+        let data = vec![Slice { block: pool.take().unwrap(), len: 8192 }];
         let mut flight = Flight::free();
-        let work = Work::Write {
-            data,
-            offset: 0,
-            flush,
-        };
+        let work = Work::Write { data, offset: 0, flush };
         flight.begin(Tag(1), FileId(0), work, primitive);
         flight.expect(flight.step, 0);
         flight
@@ -289,21 +276,12 @@ mod tests {
     #[test]
     fn a_full_write_with_its_flush_is_done() {
         let mut flight = write(Flush::Own, Primitive::LinkedSync);
-        assert_eq!(
-            after(&mut flight, 8192, Some(0)),
-            Verdict::End(Ok(Done::Wrote))
-        );
+        assert_eq!(after(&mut flight, 8192, Some(0)), Verdict::End(Ok(Done::Wrote)));
         let mut flight = write(Flush::Own, Primitive::Dsync);
         assert_eq!(flight.step, Step::WriteDsync);
-        assert_eq!(
-            after(&mut flight, 8192, None),
-            Verdict::End(Ok(Done::Wrote))
-        );
+        assert_eq!(after(&mut flight, 8192, None), Verdict::End(Ok(Done::Wrote)));
         // A flush of the file is never left to RWF_DSYNC, which covers its own bytes only.
-        assert_eq!(
-            write(Flush::File, Primitive::Dsync).step,
-            Step::WriteThenSync
-        );
+        assert_eq!(write(Flush::File, Primitive::Dsync).step, Step::WriteThenSync);
     }
 
     #[test]
@@ -312,10 +290,7 @@ mod tests {
         let verdict = after(&mut flight, 4096, Some(-libc::ECANCELED));
         assert_eq!(verdict, Verdict::Again(Step::WriteThenSync));
         assert_eq!(flight.done, 4096);
-        assert_eq!(
-            after(&mut flight, 4096, Some(0)),
-            Verdict::End(Ok(Done::Wrote))
-        );
+        assert_eq!(after(&mut flight, 4096, Some(0)), Verdict::End(Ok(Done::Wrote)));
     }
 
     #[test]
@@ -338,20 +313,14 @@ mod tests {
             assert_eq!(failed(verdict), (Some(errno), "flush".to_owned()));
         }
         let mut flight = write(Flush::Own, Primitive::Dsync);
-        assert_eq!(
-            failed(after(&mut flight, -libc::EINTR, None)).0,
-            Some(libc::EINTR)
-        );
+        assert_eq!(failed(after(&mut flight, -libc::EINTR, None)).0, Some(libc::EINTR));
     }
 
     #[test]
     fn a_flush_from_a_split_chain_proves_nothing() {
         let mut flight = write(Flush::Own, Primitive::LinkedSync);
         flight.split = true;
-        assert_eq!(
-            after(&mut flight, 8192, Some(0)),
-            Verdict::Again(Step::Sync)
-        );
+        assert_eq!(after(&mut flight, 8192, Some(0)), Verdict::Again(Step::Sync));
         flight.expect(Step::Sync, 2);
         flight.sync_result = Some(0);
         assert_eq!(flight.settle(), Verdict::End(Ok(Done::Wrote)));
@@ -376,15 +345,9 @@ mod tests {
     fn a_write_that_did_not_run_is_repeated() {
         for errno in [libc::EINTR, libc::EAGAIN] {
             let mut flight = write(Flush::No, Primitive::Dsync);
-            assert_eq!(
-                after(&mut flight, -errno, None),
-                Verdict::Again(Step::Write)
-            );
+            assert_eq!(after(&mut flight, -errno, None), Verdict::Again(Step::Write));
         }
         let mut flight = write(Flush::No, Primitive::Dsync);
-        assert_eq!(
-            failed(after(&mut flight, 0, None)).1,
-            "write: the file took nothing"
-        );
+        assert_eq!(failed(after(&mut flight, 0, None)).1, "write: the file took nothing");
     }
 }

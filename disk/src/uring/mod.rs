@@ -80,10 +80,9 @@ impl FileWatch for RingFiles<'_> {
         let Some(ring) = self.0 else { return Ok(()) };
         match ring.submitter().register_files_update(file.0, &[fd]) {
             Ok(_) => Ok(()),
-            Err(error) => Err(DiskError::from_errno(
-                setup::errno(&error),
-                "register a file with the ring",
-            )),
+            Err(error) => {
+                Err(DiskError::from_errno(setup::errno(&error), "register a file with the ring"))
+            }
         }
     }
 
@@ -117,14 +116,8 @@ impl UringDisk {
     pub fn open(dir: &Dir, lock: Option<&Dir>, options: &DiskOptions) -> Result<Self, DiskError> {
         let mut found = direct::examine(dir, options.direct)?;
         let waker = Waker::with_event()?;
-        let Granted {
-            ring,
-            registered_files,
-            buffers,
-            writev_fixed,
-            in_flight_max,
-            notes,
-        } = setup::set_up(options, lock)?;
+        let Granted { ring, registered_files, buffers, writev_fixed, in_flight_max, notes } =
+            setup::set_up(options, lock)?;
         found.notes.extend(notes);
         let mut disk = Self {
             ring,
@@ -161,10 +154,9 @@ impl UringDisk {
         match disk.broken {
             Some(errno) => Err(DiskError::from_errno(errno, "enter io_uring")),
             // A kernel without multishot polls says so at once.
-            None if !disk.poll_armed => Err(DiskError::from_errno(
-                libc::ENOSYS,
-                "poll in io_uring (too old a kernel)",
-            )),
+            None if !disk.poll_armed => {
+                Err(DiskError::from_errno(libc::ENOSYS, "poll in io_uring (too old a kernel)"))
+            }
             None => Ok(disk),
         }
     }
@@ -181,9 +173,7 @@ impl UringDisk {
             return;
         }
         self.waker.clear_event();
-        let poll = opcode::PollAdd::new(Fd(event), libc::POLLIN as u32)
-            .multi(true)
-            .build();
+        let poll = opcode::PollAdd::new(Fd(event), libc::POLLIN as u32).multi(true).build();
         self.poll_armed = self.push(&poll.user_data(WAKE));
     }
 
@@ -204,31 +194,10 @@ impl UringDisk {
     /// Gives an admitted operation a place and sends its first step.
     fn start(&mut self, tag: Tag, op: Op) {
         let (file, work) = match op {
-            Op::Write {
-                file,
-                offset,
-                data,
-                flush,
-            } => (
-                file,
-                Work::Write {
-                    data,
-                    offset,
-                    flush,
-                },
-            ),
-            Op::Read {
-                file,
-                offset,
-                block,
-                len,
-            } => (
-                file,
-                Work::Read {
-                    slice: Slice { block, len },
-                    offset,
-                },
-            ),
+            Op::Write { file, offset, data, flush } => (file, Work::Write { data, offset, flush }),
+            Op::Read { file, offset, block, len } => {
+                (file, Work::Read { slice: Slice { block, len }, offset })
+            }
             Op::Sync { file } => (file, Work::Sync),
             // The desk keeps operations on names.
             _ => return,
@@ -291,11 +260,8 @@ impl UringDisk {
                 } else {
                     parts.point_to(data, done);
                     let (start, len) = (parts.as_slice().as_ptr(), parts.as_slice().len() as u32);
-                    let index = if self.writev_fixed {
-                        self.buffers.common_index(data)
-                    } else {
-                        None
-                    };
+                    let index =
+                        if self.writev_fixed { self.buffers.common_index(data) } else { None };
                     match index {
                         Some(index) => on_file!(self, file, |fd| {
                             opcode::WritevFixed::new(fd, start, len, index)
@@ -320,9 +286,7 @@ impl UringDisk {
                 let offset = offset + done as u64;
                 Some(match self.buffers.index(slice) {
                     Some(index) => on_file!(self, file, |fd| {
-                        opcode::ReadFixed::new(fd, start, len, index)
-                            .offset(offset)
-                            .build()
+                        opcode::ReadFixed::new(fd, start, len, index).offset(offset).build()
                     }),
                     None => on_file!(self, file, |fd| {
                         opcode::Read::new(fd, start, len).offset(offset).build()
@@ -338,11 +302,7 @@ impl UringDisk {
             .user_data(user_data | SYNC)
         });
         let main = main.map(|entry| {
-            let linked = if sync.is_some() {
-                Flags::IO_LINK
-            } else {
-                Flags::empty()
-            };
+            let linked = if sync.is_some() { Flags::IO_LINK } else { Flags::empty() };
             entry.flags(linked).user_data(user_data | MAIN)
         });
         self.flights[place as usize].parts = parts;
@@ -458,10 +418,7 @@ impl UringDisk {
 
     fn collect(&mut self, out: &mut Vec<Completion>) {
         if self.desk.pending() > 0 {
-            self.desk.collect(
-                &mut RingFiles(self.registered_files.then_some(&self.ring)),
-                out,
-            );
+            self.desk.collect(&mut RingFiles(self.registered_files.then_some(&self.ring)), out);
         }
     }
 

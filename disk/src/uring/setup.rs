@@ -44,10 +44,7 @@ pub(super) fn set_up(options: &DiskOptions, lock: Option<&Dir>) -> Result<Grante
         && params.is_feature_submit_stable()
         && params.is_feature_ext_arg())
     {
-        return Err(DiskError::from_errno(
-            libc::ENOSYS,
-            "set up io_uring (too old a kernel)",
-        ));
+        return Err(DiskError::from_errno(libc::ENOSYS, "set up io_uring (too old a kernel)"));
     }
     let registered_files = register_files(&ring, options, lock, &mut notes);
     let buffers = Buffers::register(&ring, options, &mut notes);
@@ -65,11 +62,7 @@ pub(super) fn set_up(options: &DiskOptions, lock: Option<&Dir>) -> Result<Grante
         registered_files,
         buffers,
         writev_fixed,
-        in_flight_max: options
-            .restrict
-            .in_flight_max
-            .unwrap_or(IN_FLIGHT_MAX)
-            .max(1) as usize,
+        in_flight_max: options.restrict.in_flight_max.unwrap_or(IN_FLIGHT_MAX).max(1) as usize,
         notes,
     })
 }
@@ -85,23 +78,13 @@ fn build(options: &DiskOptions, notes: &mut Vec<String>) -> io::Result<IoUring> 
         DeferTaskrun,
     }
     // A linked pair needs two entries.
-    let submission = options
-        .restrict
-        .submission_entries
-        .unwrap_or(SUBMISSION_ENTRIES)
-        .max(2);
-    let completion = options
-        .restrict
-        .completion_entries
-        .unwrap_or(COMPLETION_ENTRIES);
+    let submission = options.restrict.submission_entries.unwrap_or(SUBMISSION_ENTRIES).max(2);
+    let completion = options.restrict.completion_entries.unwrap_or(COMPLETION_ENTRIES);
     let attempt = |ask: Ask| {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_cqsize(completion.max(submission));
         if ask >= Ask::Cooperative {
-            builder
-                .setup_coop_taskrun()
-                .setup_taskrun_flag()
-                .setup_submit_all();
+            builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
         }
         if ask >= Ask::SingleIssuer {
             builder.setup_single_issuer();
@@ -140,9 +123,7 @@ fn register_files(
     let registered = if options.restrict.no_registered_files {
         Err("switched off by the options".to_owned())
     } else {
-        ring.submitter()
-            .register_files_sparse(FileId::LIMIT + 1)
-            .map_err(|e| e.to_string())
+        ring.submitter().register_files_sparse(FileId::LIMIT + 1).map_err(|e| e.to_string())
     };
     let locked = registered.and_then(|()| match lock {
         None => Ok(()),
@@ -208,20 +189,11 @@ impl Buffers {
             while at < bytes {
                 let len = piece_bytes.min(bytes - at);
                 let base = start.wrapping_add(at).cast();
-                vectors.push(libc::iovec {
-                    iov_base: base,
-                    iov_len: len,
-                });
+                vectors.push(libc::iovec { iov_base: base, iov_len: len });
                 at += len;
             }
             let start = start as usize;
-            ranges.push(Range {
-                pool_id: pool.id(),
-                start,
-                bytes,
-                piece_bytes,
-                first_index,
-            });
+            ranges.push(Range { pool_id: pool.id(), start, bytes, piece_bytes, first_index });
         }
         if vectors.is_empty() {
             return Self::default();
@@ -237,10 +209,7 @@ impl Buffers {
             notes.push(format!("Memory is not registered with the ring ({why})."));
             return Self::default();
         }
-        Self {
-            ranges,
-            _pools: options.pools.clone(),
-        }
+        Self { ranges, _pools: options.pools.clone() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -262,8 +231,6 @@ impl Buffers {
     pub(super) fn common_index(&self, slices: &[Slice]) -> Option<u16> {
         let (first, rest) = slices.split_first()?;
         let index = self.index(first)?;
-        rest.iter()
-            .all(|slice| self.index(slice) == Some(index))
-            .then_some(index)
+        rest.iter().all(|slice| self.index(slice) == Some(index)).then_some(index)
     }
 }
