@@ -282,15 +282,12 @@ struct ModeJson<'a> {
 
 fn heading(dir: &Path, place: &Place, machine: &Machine, plan: &Plan) -> String {
     format!(
-        "{}: {} on {} (write cache: {})\nLinux {}, {} CPUs, {}\n\
+        "{}: {} on {} (write cache: {})\n{machine}\n\
          {}-byte records, {} producers, {} outstanding each, {} s a mode\n\n",
         dir.display(),
         place.file_system,
         place.device,
         place.write_cache,
-        machine.kernel,
-        machine.cpus,
-        machine.cpu,
         plan.record_bytes,
         plan.producers,
         plan.outstanding,

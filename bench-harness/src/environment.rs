@@ -39,6 +39,9 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     /// CPUs that this process may use.
     pub(crate) cpus: usize,
+    /// Mean number of busy tasks over the last minute, before the run: a busy machine measures
+    /// its other work.
+    pub(crate) load: Option<f64>,
 }
 
 impl Machine {
@@ -55,6 +58,20 @@ impl Machine {
             kernel: read_line(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_else(unknown),
             cpu,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            load: read_line(Path::new("/proc/loadavg"))
+                .and_then(|line| line.split(' ').next()?.parse().ok()),
+        }
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Linux {}, {} CPUs, {}", self.kernel, self.cpus, self.cpu)?;
+        match self.load {
+            Some(load) if load > self.cpus as f64 / 2.0 => {
+                write!(f, "\nthe machine is busy with other work: load {load}")
+            }
+            _ => Ok(()),
         }
     }
 }

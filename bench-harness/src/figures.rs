@@ -19,7 +19,7 @@ use crate::filler::{Filler, newest_segment};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
 use crate::percentile::percentile_ns;
 use crate::report::Out;
-use crate::series::{Bar, Series, table};
+use crate::series::{Around, Bar, Series, table};
 use crate::workload::{self, Keep, Load, Outcome, incompressible, per_second};
 
 /// Bytes that a record takes beside its payload.
@@ -74,14 +74,11 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let (place, machine) = (Place::of(dir), Machine::look());
     out.print(&format!(
-        "{}: {} on {} (write cache: {})\nLinux {}, {} CPUs, {}\n{rounds} rounds\n\n",
+        "{}: {} on {} (write cache: {})\n{machine}\n{rounds} rounds\n\n",
         dir.display(),
         place.file_system,
         place.device,
         place.write_cache,
-        machine.kernel,
-        machine.cpus,
-        machine.cpu,
     ))?;
     let scratch = scratch(dir)?;
     let disk = BareDisk::create(scratch.path())?;
@@ -129,16 +126,27 @@ impl Bench<'_> {
     }
 
     /// Median of the better bare commit of one block, in seconds.
-    fn commit_floor(&self, bytes: usize) -> Result<f64, String> {
+    fn commit_floor(&self) -> Result<f64, String> {
         let mut rounds = Vec::new();
         // A slow disk needs more time for the samples that a median wants.
         while rounds.len() < FLOOR_ROUNDS_MAX {
-            rounds.push(floor::measure_commits(&self.disk, &[bytes], Effort::USUAL)?);
-            if let Some((_, ns)) = Floor::of(&rounds).best_ns(bytes) {
+            rounds.push(floor::measure_commits(&self.disk, &[BLOCK_BYTES], Effort::USUAL)?);
+            if let Some((_, ns)) = Floor::of(&rounds).best_ns(BLOCK_BYTES) {
                 return Ok(ns as f64 / 1e9);
             }
         }
         Err("too few bare commits: the disk is too slow".to_owned())
+    }
+
+    /// Measures the floor, does the work, and measures the floor again.
+    fn around<T>(
+        &self,
+        floor: impl Fn(&Self) -> Result<f64, String>,
+        work: impl FnOnce() -> Result<T, String>,
+    ) -> Result<(Around, T), String> {
+        let before = floor(self)?;
+        let done = work()?;
+        Ok((Around { before, after: floor(self)? }, done))
     }
 
     /// Bytes per second of a sequential write.
@@ -156,8 +164,8 @@ impl Bench<'_> {
         let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
         let load = Load { record_bytes: 4096, timed: true, ..LOAD };
         self.repeat(|| {
-            let floor = self.commit_floor(BLOCK_BYTES)?;
-            let outcome = workload::run(&log, dir.path(), &load)?;
+            let (floor, outcome) =
+                self.around(Self::commit_floor, || workload::run(&log, dir.path(), &load))?;
             match percentile_ns(&outcome.latency, 500) {
                 Some(p50) => series.add(p50 as f64 / 1e9, floor, detail(&outcome)),
                 None => return Err("too few appends for a median".to_owned()),
@@ -187,22 +195,23 @@ impl Bench<'_> {
         let recycled_log = recycling_log(recycled_dir.path(), &self.options())?;
         let wide_log = recycling_log(wide_dir.path(), &wide_options)?;
         self.repeat(|| {
-            let floor = self.write_floor()?;
-            let outcome = workload::run(&recycled_log, recycled_dir.path(), &two)?;
+            let (floor, outcome) = self.around(Self::write_floor, || {
+                workload::run(&recycled_log, recycled_dir.path(), &two)
+            })?;
             recycled.add(outcome.payload_per_second(), floor, detail(&outcome));
 
             let fresh_dir = scratch(self.dir)?;
             let log = workload::open(fresh_dir.path(), SyncPolicy::EveryCommit, &self.options())?;
             let growing = Load { keep: Keep::All, warm_up: Duration::from_millis(50), ..two };
-            let floor = self.write_floor()?;
-            let outcome = workload::run(&log, fresh_dir.path(), &growing)?;
+            let (floor, outcome) =
+                self.around(Self::write_floor, || workload::run(&log, fresh_dir.path(), &growing))?;
             fresh.add(outcome.payload_per_second(), floor, detail(&outcome));
             close(log)?;
             drop(fresh_dir);
 
-            let floor = self.write_floor()?;
             let eight = Load { outstanding: 8, ..batches };
-            let outcome = workload::run(&wide_log, wide_dir.path(), &eight)?;
+            let (floor, outcome) = self
+                .around(Self::write_floor, || workload::run(&wide_log, wide_dir.path(), &eight))?;
             wide.add(outcome.payload_per_second(), floor, detail(&outcome));
             Ok(())
         })?;
@@ -223,10 +232,11 @@ impl Bench<'_> {
         let few = Load { record_bytes: 256, producers: 2, outstanding: 128, ..LOAD };
         self.repeat(|| {
             for (series, load) in [(&mut blocked, &many), (&mut receipts, &few)] {
-                let floor = self.commit_floor(BLOCK_BYTES)?;
-                let outcome = workload::run(&log, dir.path(), load)?;
                 // What the floor does in a second is one commit for each p50.
-                series.add(outcome.records_per_second(), 1.0 / floor, detail(&outcome));
+                let commits_per_second = |bench: &Self| Ok(1.0 / bench.commit_floor()?);
+                let (floor, outcome) =
+                    self.around(commits_per_second, || workload::run(&log, dir.path(), load))?;
+                series.add(outcome.records_per_second(), floor, detail(&outcome));
             }
             Ok(())
         })?;
@@ -250,16 +260,12 @@ impl Bench<'_> {
             ..LOAD
         };
         self.repeat(|| {
-            let copied = bare::copy_and_checksum(256, Duration::from_millis(300));
-            let written = self.write_floor()? / (256.0 + FRAME_BYTES);
-            let outcome = workload::run(&log, dir.path(), &load)?;
-            let limits = format!(
-                "limits: copy + crc32 {:.1} M/s, raw disk {:.1} M/s; {}",
-                copied / 1e6,
-                written / 1e6,
-                detail(&outcome)
-            );
-            series.add(outcome.records_per_second(), copied.min(written), limits);
+            let limit = |bench: &Self| {
+                let copied = bare::copy_and_checksum(256, Duration::from_millis(300));
+                Ok(copied.min(bench.write_floor()? / (256.0 + FRAME_BYTES)))
+            };
+            let (floor, outcome) = self.around(limit, || workload::run(&log, dir.path(), &load))?;
+            series.add(outcome.records_per_second(), floor, detail(&outcome));
             Ok(())
         })?;
         close(log)?;
@@ -273,9 +279,11 @@ impl Bench<'_> {
             let dir = scratch(self.dir)?;
             Filler::start(dir.path(), self.io)?.kill_when_full()?;
             let segment = newest_segment(dir.path()).ok_or("there is no segment")?;
-            let raw = bare::sequential_read(&segment)?;
-            let log = Log::open(dir.path(), Options { create: false, ..self.options() })
-                .map_err(|error| format!("open: {error}"))?;
+            let read = |_: &Self| bare::sequential_read(&segment);
+            let options = Options { create: false, ..self.options() };
+            let (raw, log) = self.around(read, || {
+                Log::open(dir.path(), options).map_err(|error| format!("open: {error}"))
+            })?;
             let shards = &log.recovery_report().shards;
             let scanned: u64 = shards.iter().map(|shard| shard.bytes_scanned).sum();
             let elapsed: Duration = shards.iter().map(|shard| shard.elapsed).sum();
@@ -303,7 +311,7 @@ impl Bench<'_> {
         self.repeat(|| {
             let outcome = workload::run(&log, dir.path(), &load)?;
             let (device, payload) = (outcome.engine.device_bytes, outcome.payload_bytes);
-            series.add(device as f64, payload as f64, detail(&outcome));
+            series.add(device as f64, Around::exact(payload as f64), detail(&outcome));
             Ok(())
         })?;
         close(log)?;

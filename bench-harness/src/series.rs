@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::percentile::Drift;
-use crate::report::{Table, digits};
+use crate::report::{Table, digits, times};
 
 /// The bar that a ratio is to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -19,11 +19,33 @@ pub(crate) enum Bar {
     None,
 }
 
+/// A floor that was measured before and after a figure.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Around {
+    pub(crate) before: f64,
+    pub(crate) after: f64,
+}
+
+impl Around {
+    /// A value that is counted, and so does not move.
+    pub(crate) fn exact(value: f64) -> Self {
+        Self { before: value, after: value }
+    }
+
+    /// What the figure is set against.
+    fn middle(self) -> f64 {
+        f64::midpoint(self.before, self.after)
+    }
+}
+
+/// Floors of one figure that lie further apart than this, largest to smallest, make it doubtful.
+const FLOOR_MOVED_MAX: f64 = 1.5;
+
 /// One round of one figure.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {
     figure: f64,
-    floor: f64,
+    floor: Around,
     ratio: f64,
     /// What else is worth knowing of this round.
     detail: String,
@@ -47,10 +69,17 @@ impl Series {
     }
 
     /// Adds a round.
-    pub(crate) fn add(&mut self, figure: f64, floor: f64, detail: String) {
-        self.rounds.push(Measured { figure, floor, ratio: figure / floor, detail });
+    pub(crate) fn add(&mut self, figure: f64, floor: Around, detail: String) {
+        self.rounds.push(Measured { figure, floor, ratio: figure / floor.middle(), detail });
         let ratios: Vec<f64> = self.rounds.iter().map(|round| round.ratio).collect();
         self.ratio = Drift::of(&ratios);
+    }
+
+    /// The largest floor of all rounds divided by the smallest.
+    fn floor_moved(&self) -> Option<f64> {
+        let floors: Vec<f64> =
+            self.rounds.iter().flat_map(|round| [round.floor.before, round.floor.after]).collect();
+        Drift::of(&floors).map(|floors| floors.max / floors.min)
     }
 
     /// The rounds, a line each.
@@ -59,10 +88,11 @@ impl Series {
         for round in &self.rounds {
             let _ = writeln!(
                 text,
-                "  {:>10.4e} / {:>10.4e} {} = {:<6} {}",
+                "  {:>10.4e} {} / {:>10.4e} .. {:>10.4e} = {:<6} {}",
                 round.figure,
-                round.floor,
                 self.unit,
+                round.floor.before,
+                round.floor.after,
                 digits(round.ratio),
                 round.detail
             );
@@ -73,7 +103,8 @@ impl Series {
 
 /// All figures with their bars. The bar is set against the median.
 pub(crate) fn table(all: &[Series]) -> String {
-    let mut table = Table::new(1, ["figure", "min", "median", "max", "bar", "median is"]);
+    let mut table =
+        Table::new(1, ["figure", "min", "median", "max", "bar", "median is", "floor moved"]);
     for series in all {
         let (bar, reached) = match (series.bar, series.ratio) {
             (Bar::None, _) => ("-".to_owned(), "-"),
@@ -93,9 +124,19 @@ pub(crate) fn table(all: &[Series]) -> String {
             cell(|ratio| ratio.max),
             bar,
             reached.to_owned(),
+            moved(series),
         ]);
     }
     format!("\n{}", table.text())
+}
+
+/// How far the floor moved. What counts is exact has none that could.
+fn moved(series: &Series) -> String {
+    match series.floor_moved() {
+        _ if series.unit == "B" => "-".to_owned(),
+        Some(moved) if moved > FLOOR_MOVED_MAX => format!("{} DOUBTFUL", times(Some(moved))),
+        moved => times(moved),
+    }
 }
 
 fn verdict(reached: Option<bool>) -> &'static str {
@@ -113,15 +154,15 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_round_and_the_bar_is_judged_by_the_median() {
         let mut series = Series::new("x", "s", Bar::AtMost(1.35));
-        series.add(2.0, 1.0, String::new());
-        series.add(12.0, 10.0, String::new());
-        series.add(1.3, 1.0, String::new());
+        series.add(2.0, Around::exact(1.0), String::new());
+        series.add(12.0, Around::exact(10.0), String::new());
+        series.add(1.3, Around::exact(1.0), String::new());
         let ratio = series.ratio.unwrap();
         assert!((ratio.min - 1.2).abs() < 1e-9 && (ratio.max - 2.0).abs() < 1e-9);
         assert!((ratio.median - 1.3).abs() < 1e-9);
         assert!(table(&[series]).contains("within"));
         let mut low = Series::new("y", "B/s", Bar::AtLeast(0.5));
-        low.add(0.4, 1.0, String::new());
+        low.add(0.4, Around::exact(1.0), String::new());
         assert!(table(&[low]).contains("MISSED"));
         let nothing = table(&[Series::new("z", "s", Bar::AtMost(1.0))]);
         assert!(!nothing.contains("within") && !nothing.contains("MISSED"), "{nothing}");
@@ -130,11 +171,25 @@ mod tests {
     #[test]
     fn a_series_is_valid_json_with_its_bar() {
         let mut series = Series::new("x", "s", Bar::AtMost(1.5));
-        series.add(1.0, 2.0, String::new());
+        series.add(1.0, Around::exact(2.0), String::new());
         let json: serde_json::Value =
             serde_json::from_str(&serde_json::to_string(&series).unwrap()).unwrap();
         assert_eq!(json["bar"]["at_most"], 1.5);
         assert_eq!(json["ratio"]["median"], 0.5);
-        assert_eq!(json["rounds"][0]["floor"], 2.0);
+        assert_eq!(json["rounds"][0]["floor"]["after"], 2.0);
+    }
+
+    #[test]
+    fn a_floor_that_moves_makes_a_figure_doubtful() {
+        let mut series = Series::new("x", "s", Bar::AtMost(1.0));
+        series.add(2.0, Around { before: 1.0, after: 3.0 }, String::new());
+        assert_eq!(series.ratio.unwrap().median, 1.0);
+        assert_eq!(series.floor_moved(), Some(3.0));
+        assert!(table(&[series]).contains("3.00x DOUBTFUL"));
+        let mut still = Series::new("x", "s", Bar::AtMost(1.0));
+        still.add(2.0, Around { before: 1.0, after: 1.4 }, String::new());
+        still.add(2.0, Around { before: 1.2, after: 1.0 }, String::new());
+        let text = table(&[still]);
+        assert!(text.contains("1.40x") && !text.contains("DOUBTFUL"), "{text}");
     }
 }
