@@ -16,11 +16,13 @@ pub(crate) type Errno = i32;
 /// FALLOC_FL_WRITE_ZEROES (Linux 6.17), which libc does not name yet.
 pub(crate) const FALLOC_WRITE_ZEROES: i32 = 0x80;
 
-/// At most so many parts go into one vectored call (the kernel's UIO_MAXIOV).
-pub(crate) const PARTS_MAX: usize = 1024;
+/// At most so many parts go into one vectored call (the kernel's UIO_MAXIOV). Few in this crate's
+/// own tests, so that they resume many writes.
+pub(crate) const PARTS_MAX: usize = if cfg!(test) { 16 } else { 1024 };
 
-/// At most so many bytes go into one call; below the kernel's own limit, and aligned.
-pub(crate) const CALL_BYTES_MAX: usize = 1 << 30;
+/// At most so many bytes go into one call; below the kernel's own limit, and aligned. Few
+/// in this crate's own tests.
+pub(crate) const CALL_BYTES_MAX: usize = if cfg!(test) { 16 << 10 } else { 1 << 30 };
 
 pub(crate) fn last_errno() -> Errno {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)

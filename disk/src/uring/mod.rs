@@ -9,6 +9,7 @@
 //! The thread sleeps in the ring while something is in flight there, with a poll on the waker's
 //! event armed; else it parks on the waker alone.
 
+mod entry;
 mod flight;
 mod setup;
 
@@ -17,8 +18,8 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
+use io_uring::squeue::Entry;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
 use crate::desk::{Desk, FileWatch};
@@ -26,15 +27,11 @@ use crate::dir::Dir;
 use crate::direct;
 use crate::op::{Completion, Disk, DiskError, DiskFacts, FileId, Op, Slice, Tag, Wait};
 use crate::options::{DiskOptions, Primitive};
-use crate::sys::{CALL_BYTES_MAX, Errno};
+use crate::sys::Errno;
 use crate::waker::Waker;
+use entry::{Label, Memory, Target, WAKE};
 use flight::{Flight, Step, Verdict, Work};
 use setup::{Buffers, Granted};
-
-/// Which submission entry of an operation a completion belongs to; the two low bits of user_data.
-const MAIN: u64 = 0;
-const SYNC: u64 = 1;
-const WAKE: u64 = 2;
 
 /// A disk on io_uring. Must be opened on the thread that drives it, and stays there. Dropping it
 /// carries out everything that was submitted, and waits for it.
@@ -92,19 +89,6 @@ impl FileWatch for RingFiles<'_> {
             let _ = ring.submitter().register_files_update(file.0, &[-1]);
         }
     }
-}
-
-/// Builds an entry for a file that may or may not be registered.
-macro_rules! on_file {
-    ($disk:expr, $file:expr, |$fd:ident| $entry:expr) => {
-        if $disk.registered_files {
-            let $fd = Fixed($file.0);
-            $entry
-        } else {
-            let $fd = Fd($disk.desk.fd($file).map_or(-1, |fd| fd.as_raw_fd()));
-            $entry
-        }
-    };
 }
 
 impl UringDisk {
@@ -229,84 +213,14 @@ impl UringDisk {
 
     /// The submission entries of a place's step.
     fn entries(&mut self, place: u32) -> [Option<Entry>; 2] {
-        let mut parts = std::mem::take(&mut self.flights[place as usize].parts);
-        let flight = &self.flights[place as usize];
-        let file = flight.file;
-        let user_data = u64::from(place) << 2 | u64::from(flight.generation) << 32;
-        let done = flight.done;
-        let main = match &flight.work {
-            Work::Write { data, offset, .. } if flight.step != Step::Sync => {
-                let dsync = flight.step == Step::WriteDsync;
-                let rw_flags = if dsync { libc::RWF_DSYNC } else { 0 };
-                let offset = offset + done as u64;
-                let write = if let [slice] = data.as_slice() {
-                    let rest = &slice.block[done..slice.len];
-                    let len = rest.len().min(CALL_BYTES_MAX) as u32;
-                    let start = rest.as_ptr();
-                    match self.buffers.index(slice) {
-                        Some(index) => on_file!(self, file, |fd| {
-                            opcode::WriteFixed::new(fd, start, len, index)
-                                .offset(offset)
-                                .rw_flags(rw_flags)
-                                .build()
-                        }),
-                        None => on_file!(self, file, |fd| {
-                            opcode::Write::new(fd, start, len)
-                                .offset(offset)
-                                .rw_flags(rw_flags)
-                                .build()
-                        }),
-                    }
-                } else {
-                    parts.point_to(data, done);
-                    let (start, len) = (parts.as_slice().as_ptr(), parts.as_slice().len() as u32);
-                    let index =
-                        if self.writev_fixed { self.buffers.common_index(data) } else { None };
-                    match index {
-                        Some(index) => on_file!(self, file, |fd| {
-                            opcode::WritevFixed::new(fd, start, len, index)
-                                .offset(offset)
-                                .rw_flags(rw_flags)
-                                .build()
-                        }),
-                        None => on_file!(self, file, |fd| {
-                            opcode::Writev::new(fd, start, len)
-                                .offset(offset)
-                                .rw_flags(rw_flags)
-                                .build()
-                        }),
-                    }
-                };
-                Some(write)
-            }
-            Work::Read { slice, offset } => {
-                let rest = &slice.block[done..slice.len];
-                let len = rest.len().min(CALL_BYTES_MAX) as u32;
-                let start = rest.as_ptr().cast_mut();
-                let offset = offset + done as u64;
-                Some(match self.buffers.index(slice) {
-                    Some(index) => on_file!(self, file, |fd| {
-                        opcode::ReadFixed::new(fd, start, len, index).offset(offset).build()
-                    }),
-                    None => on_file!(self, file, |fd| {
-                        opcode::Read::new(fd, start, len).offset(offset).build()
-                    }),
-                })
-            }
-            _ => None,
+        let file = self.flights[place as usize].file;
+        let target = if self.registered_files {
+            Target::Registered(file.0)
+        } else {
+            Target::Descriptor(self.desk.fd(file).map_or(-1, |fd| fd.as_raw_fd()))
         };
-        let sync = matches!(flight.step, Step::Sync | Step::WriteThenSync).then(|| {
-            on_file!(self, file, |fd| {
-                opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
-            })
-            .user_data(user_data | SYNC)
-        });
-        let main = main.map(|entry| {
-            let linked = if sync.is_some() { Flags::IO_LINK } else { Flags::empty() };
-            entry.flags(linked).user_data(user_data | MAIN)
-        });
-        self.flights[place as usize].parts = parts;
-        [main, sync]
+        let memory = Memory { buffers: &self.buffers, writev_fixed: self.writev_fixed };
+        entry::entries(&mut self.flights[place as usize], place, target, &memory)
     }
 
     /// Submits what is queued and waits for `want` completions, at most so long.
@@ -365,20 +279,16 @@ impl UringDisk {
     }
 
     fn take(&mut self, entry: &cqueue::Entry, out: &mut Vec<Completion>) {
-        let user_data = entry.user_data();
-        if user_data & 3 == WAKE {
+        let Some(label) = Label::read(entry.user_data()) else {
             self.poll_armed = cqueue::more(entry.flags());
             return;
-        }
-        let place = (user_data as u32) >> 2;
-        let generation = (user_data >> 32) as u32;
-        let Some(flight) = self.flights.get_mut(place as usize) else {
-            return;
         };
-        if flight.generation != generation || flight.awaited == 0 {
+        let place = label.place;
+        let Some(flight) = self.flights.get_mut(place as usize) else { return };
+        if flight.generation != label.generation || flight.awaited == 0 {
             return;
         }
-        if user_data & 3 == SYNC {
+        if label.is_sync {
             flight.sync_result = Some(entry.result());
         } else {
             flight.write_result = Some(entry.result());
