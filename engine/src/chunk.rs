@@ -38,8 +38,10 @@ pub struct Chunk {
     pub nonce: Nonce,
     /// The strongest durability asked for by any of its records.
     pub level: Durability,
-    /// Bytes of payload, for the statistics.
-    pub payload_bytes: u64,
+    /// Bytes of payload of each run.
+    pub run_bytes: Vec<u64>,
+    /// It is one append call that shares its flush with nobody.
+    pub apart: bool,
     /// Streams that this chunk creates.
     pub created: Vec<(StreamId, Arc<str>)>,
     /// What its receipts wait on.
@@ -57,7 +59,8 @@ impl Chunk {
             runs: Vec::with_capacity(1),
             nonce,
             level: Durability::Memory,
-            payload_bytes: 0,
+            run_bytes: Vec::with_capacity(1),
+            apart: false,
             created: Vec::new(),
             ticket,
             seed: FrameSeed::new(log, shard, nonce),
@@ -77,10 +80,16 @@ impl Chunk {
         encode_frame(&mut self.block[start..], self.seed, self.frames, stream, kind, payload);
         self.frames_bytes += frame_bytes(payload.len());
         self.frames += 1;
-        self.payload_bytes += payload.len() as u64;
-        match self.runs.last_mut() {
-            Some(run) if run.stream == stream => run.count += 1,
-            _ => self.runs.push(Run { stream, count: 1, base: Offset(0) }),
+        let bytes = payload.len() as u64;
+        match (self.runs.last_mut(), self.run_bytes.last_mut()) {
+            (Some(run), Some(sum)) if run.stream == stream => {
+                run.count += 1;
+                *sum += bytes;
+            }
+            _ => {
+                self.runs.push(Run { stream, count: 1, base: Offset(0) });
+                self.run_bytes.push(bytes);
+            }
         }
         let run = self.runs.len() - 1;
         (run as u32, self.runs[run].count - 1)

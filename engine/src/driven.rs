@@ -12,10 +12,10 @@ use ringlog_disk::{Disk, DiskError, Op, Wait};
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::format::batch::FrameKind;
 use crate::ids::{LogId, Lsn, Offset, StreamId};
-use crate::inbox::Admission;
+use crate::inbox::{Admission, How};
 use crate::names;
 use crate::open::{Pools, Ready, empty_manifest, open_shard};
-use crate::options::{Durability, Options};
+use crate::options::{Durability, Options, SyncPolicy};
 use crate::published::Published;
 use crate::reader::{Reader, Wanted};
 use crate::receipt::Receipt;
@@ -64,6 +64,7 @@ pub struct DrivenShard<D: Disk> {
     recovery: ShardRecovery,
     streams: Vec<(StreamId, Arc<str>)>,
     next_stream: u32,
+    options: Options,
 }
 
 impl<D: Disk> DrivenShard<D> {
@@ -95,7 +96,8 @@ impl<D: Disk> DrivenShard<D> {
         let (writer, ready) =
             open_shard(disk, &id, options, pools, Vec::new(), now.wall_ns, &no_clock)?;
         let Ready { shared, published, recovery, names: streams, next_stream, .. } = ready;
-        Ok(Self { writer, shared, published, identity, recovery, streams, next_stream })
+        let options = options.clone();
+        Ok(Self { writer, shared, published, identity, recovery, streams, next_stream, options })
     }
 
     /// What was found and done at the open.
@@ -132,7 +134,11 @@ impl<D: Disk> DrivenShard<D> {
         durability: Durability,
     ) -> Result<Receipt, AppendError> {
         let slot = slot % crate::limits::SLOTS;
-        self.shared.inbox.append(slot, stream, FrameKind::Record, records, durability)
+        let name = self.streams.iter().find(|(id, _)| *id == stream).map(|(_, name)| name);
+        let policy = name.map_or(self.options.sync, |name| self.options.sync_of(name));
+        let apart = policy == SyncPolicy::EveryAppend;
+        let how = How { level: durability, apart, will_try_again: false };
+        self.shared.inbox.append(slot, stream, FrameKind::Record, records, how)
     }
 
     /// Takes one turn: hands the disk what there is to do, and takes what it has done by now.

@@ -39,8 +39,6 @@ pub struct InboxConfig {
     pub epoch: Epoch,
     /// The largest record or batch, in bytes of frames.
     pub frames_bytes_max: usize,
-    /// Every append call is handed over by itself.
-    pub each_append_apart: bool,
 }
 
 /// Whether the inbox takes records.
@@ -61,6 +59,27 @@ pub enum Admission {
 struct SlotState {
     chunk: Option<Box<Chunk>>,
     counts: Counts,
+}
+
+/// How records are appended.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// When they count as acknowledged.
+    pub level: Durability,
+    /// They share their flush with no other append call.
+    pub apart: bool,
+    /// A refusal is not the caller's last word, so it is not counted.
+    pub will_try_again: bool,
+}
+
+impl Counts {
+    fn note(&mut self, refused: &AppendError) {
+        match refused {
+            AppendError::Full { reason: FullReason::Memory } => self.rejected_memory += 1,
+            AppendError::Full { reason: FullReason::Disk } => self.rejected_disk += 1,
+            _ => {}
+        }
+    }
 }
 
 /// What producers have done, summed over the slots.
@@ -140,11 +159,23 @@ impl Inbox {
         stream: StreamId,
         kind: FrameKind,
         records: &[R],
-        level: Durability,
+        how: How,
     ) -> Result<Receipt, AppendError> {
         let bytes = self.checked_size(records)?;
         let mut state = self.lock(slot);
-        let chunk = self.chunk_with_room(slot, &mut state, bytes)?;
+        if how.apart && self.hand_over(slot, &mut state) {
+            self.waker.wake();
+        }
+        let chunk = match self.chunk_with_room(slot, &mut state, bytes) {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                if !how.will_try_again {
+                    state.counts.note(&error);
+                }
+                return Err(error);
+            }
+        };
+        chunk.apart = how.apart;
         let mut place = None;
         for record in records {
             let at = chunk.push(stream, kind, record.as_ref());
@@ -157,8 +188,8 @@ impl Inbox {
             state.counts.records += records.len() as u64;
             state.counts.bytes += records.iter().map(|r| r.as_ref().len() as u64).sum::<u64>();
         }
-        self.after_push(slot, &mut state, level);
-        Ok(Receipt::new(ticket, place, records.len() as u32, level))
+        self.after_push(slot, &mut state, how);
+        Ok(Receipt::new(ticket, place, records.len() as u32, how.level))
     }
 
     /// The same, but waits for room, at most until `deadline`.
@@ -168,15 +199,21 @@ impl Inbox {
         stream: StreamId,
         kind: FrameKind,
         records: &[R],
-        level: Durability,
+        how: How,
         deadline: Option<Instant>,
     ) -> Result<Receipt, AppendError> {
+        let first = self.append(slot, stream, kind, records, How { will_try_again: true, ..how });
+        if !matches!(first, Err(AppendError::Full { .. })) {
+            return first;
+        }
         loop {
             let room = self.room.load(Ordering::SeqCst);
             self.room_waiters.fetch_add(1, Ordering::SeqCst);
-            let result = self.append(slot, stream, kind, records, level);
             let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
-            if matches!(result, Err(AppendError::Full { .. })) && left != Some(Duration::ZERO) {
+            let last = left == Some(Duration::ZERO);
+            let how = How { will_try_again: !last, ..how };
+            let result = self.append(slot, stream, kind, records, how);
+            if matches!(result, Err(AppendError::Full { .. })) && !last {
                 // Looks again now and then: a full disk is not announced by freed blocks.
                 let nap = Duration::from_millis(50);
                 futex::wait(&self.room, room, Some(left.map_or(nap, |left| left.min(nap))));
@@ -231,7 +268,7 @@ impl Inbox {
         bytes: usize,
     ) -> Result<&'a mut Box<Chunk>, AppendError> {
         let has_room = state.chunk.as_ref().is_some_and(|chunk| chunk.fits(bytes));
-        self.check_admission(state)?;
+        self.check_admission()?;
         if !has_room {
             let pool = if bytes + RUN_BYTES <= chunk_capacity(self.small.block_bytes()) {
                 &self.small
@@ -242,7 +279,6 @@ impl Inbox {
                 self.waker.wake();
             }
             let Some(block) = pool.take() else {
-                state.counts.rejected_memory += 1;
                 return Err(AppendError::Full { reason: FullReason::Memory });
             };
             let nonce = Nonce {
@@ -259,25 +295,23 @@ impl Inbox {
         }
     }
 
-    fn check_admission(&self, state: &mut SlotState) -> Result<(), AppendError> {
+    fn check_admission(&self) -> Result<(), AppendError> {
         match self.admission.load(Ordering::SeqCst) {
             0 => Ok(()),
-            1 => {
-                state.counts.rejected_disk += 1;
-                Err(AppendError::Full { reason: FullReason::Disk })
-            }
+            1 => Err(AppendError::Full { reason: FullReason::Disk }),
             2 => Err(AppendError::Closed),
             _ => Err(AppendError::Poisoned(self.failure())),
         }
     }
 
     /// Decides whether the slot's chunk goes to the writer now.
-    fn after_push(&self, slot: usize, state: &mut SlotState, level: Durability) {
+    fn after_push(&self, slot: usize, state: &mut SlotState, how: How) {
+        let level = how.level;
         let Some(chunk) = &mut state.chunk else { return };
         let bit = 1 << slot;
         let raised = level > chunk.level;
         chunk.level = chunk.level.max(level);
-        let complete = self.config.each_append_apart || !chunk.fits(frame_bytes(0));
+        let complete = how.apart || !chunk.fits(frame_bytes(0));
         let large = chunk.block.pool_id() == self.large.id();
         if complete || large || (level > Durability::Memory && self.idle.load(Ordering::SeqCst)) {
             self.hand_over(slot, state);

@@ -11,7 +11,7 @@ use crate::error::{AppendError, LogError, OpenError, ReadError, StreamError};
 use crate::format::batch::FrameKind;
 use crate::format::meta::LogMeta;
 use crate::ids::{Offset, StreamId};
-use crate::inbox::{Admission, Inbox};
+use crate::inbox::{Admission, How, Inbox};
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::open;
 use crate::options::{Durability, Options, RecoveryMode, SyncPolicy};
@@ -163,7 +163,8 @@ impl Log {
     }
 
     fn handle(&self, name: Arc<str>, place: Place) -> Stream {
-        Stream { log: Arc::clone(&self.0), name, shard: place.shard, id: place.id }
+        let policy = self.0.options.sync_of(&name);
+        Stream { log: Arc::clone(&self.0), name, shard: place.shard, id: place.id, policy }
     }
 
     /// All streams, by name.
@@ -366,6 +367,7 @@ pub struct Stream {
     name: Arc<str>,
     shard: usize,
     id: StreamId,
+    policy: SyncPolicy,
 }
 
 impl Stream {
@@ -391,9 +393,7 @@ impl Stream {
         record: &[u8],
         durability: Durability,
     ) -> Result<Receipt, AppendError> {
-        let inbox = self.inbox(durability)?;
-        let slot = Inbox::slot_of_this_thread();
-        inbox.append(slot, self.id, FrameKind::Record, std::slice::from_ref(&record), durability)
+        self.put(FrameKind::Record, std::slice::from_ref(&record), durability, None)
     }
 
     /// The same, but waits for room, at most so long.
@@ -406,7 +406,7 @@ impl Stream {
         durability: Durability,
         at_most: Duration,
     ) -> Result<Receipt, AppendError> {
-        self.append_batch_within(std::slice::from_ref(&record), durability, at_most)
+        self.put(FrameKind::Record, std::slice::from_ref(&record), durability, Some(at_most))
     }
 
     /// Appends several records, all or none: after a crash either all of them are there or none.
@@ -419,9 +419,7 @@ impl Stream {
         records: &[R],
         durability: Durability,
     ) -> Result<Receipt, AppendError> {
-        let inbox = self.inbox(durability)?;
-        let slot = Inbox::slot_of_this_thread();
-        inbox.append(slot, self.id, FrameKind::Record, records, durability)
+        self.put(FrameKind::Record, records, durability, None)
     }
 
     /// The same, but waits for room, at most so long.
@@ -434,10 +432,7 @@ impl Stream {
         durability: Durability,
         at_most: Duration,
     ) -> Result<Receipt, AppendError> {
-        let inbox = self.inbox(durability)?;
-        let slot = Inbox::slot_of_this_thread();
-        let deadline = Instant::now().checked_add(at_most);
-        inbox.append_until(slot, self.id, FrameKind::Record, records, durability, deadline)
+        self.put(FrameKind::Record, records, durability, Some(at_most))
     }
 
     /// Appends a tombstone: a statement that earlier data no longer holds. Nothing is removed; what
@@ -450,19 +445,32 @@ impl Stream {
         record: &[u8],
         durability: Durability,
     ) -> Result<Receipt, AppendError> {
-        let inbox = self.inbox(durability)?;
-        let slot = Inbox::slot_of_this_thread();
-        inbox.append(slot, self.id, FrameKind::Tombstone, std::slice::from_ref(&record), durability)
+        self.put(FrameKind::Tombstone, std::slice::from_ref(&record), durability, None)
     }
 
-    fn inbox(&self, durability: Durability) -> Result<&Arc<Inbox>, AppendError> {
+    fn put<R: AsRef<[u8]>>(
+        &self,
+        kind: FrameKind,
+        records: &[R],
+        level: Durability,
+        at_most: Option<Duration>,
+    ) -> Result<Receipt, AppendError> {
         let Writer::Running(shared, _) = &self.log.shards[self.shard].writer else {
             return Err(AppendError::ReadOnly);
         };
-        if durability == Durability::Synced && self.log.options.sync == SyncPolicy::Never {
+        if level == Durability::Synced && self.policy == SyncPolicy::Never {
             return Err(AppendError::NeverSynced);
         }
-        Ok(&shared.inbox)
+        let slot = Inbox::slot_of_this_thread();
+        let apart = self.policy == SyncPolicy::EveryAppend;
+        let how = How { level, apart, will_try_again: false };
+        match at_most {
+            None => shared.inbox.append(slot, self.id, kind, records, how),
+            Some(at_most) => {
+                let deadline = Instant::now().checked_add(at_most);
+                shared.inbox.append_until(slot, self.id, kind, records, how, deadline)
+            }
+        }
     }
 
     /// Reads the records of a range of offsets, in order, as far as they are durable now. A range

@@ -23,7 +23,7 @@ use crate::inbox::{Inbox, InboxConfig};
 use crate::limits::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::log::{OpenShard, Writer as ShardWriter, writes};
 use crate::names;
-use crate::options::{Options, SyncPolicy};
+use crate::options::Options;
 use crate::published::Published;
 use crate::recovery::{Identity, ShardRecovery, ask, load, load_file, resume, tail};
 use crate::runtime::{Shared, Writer};
@@ -410,11 +410,13 @@ pub(crate) fn open_shard<D: Disk>(
     measure: &dyn Fn() -> Duration,
 ) -> Result<(Writer<D>, Ready), OpenError> {
     let (manifest, streams) = load(&mut disk, identity)?;
+    let scan_began = measure();
     let tail = tail::scan(&mut disk, identity, &manifest, streams)?;
+    let scan_time = measure().saturating_sub(scan_began);
     if let Some(corruption) = tail.corruption {
         return Err(OpenError::Corrupt(corruption));
     }
-    let mut recovery = report(identity.shard, &manifest, &tail, measure());
+    let mut recovery = report(identity.shard, &manifest, &tail, scan_time);
     let (begin, rewritten) = resume::resume(&mut disk, identity, manifest, tail, now_ns)?;
     recovery.records_rewritten = rewritten;
     recovery.elapsed = measure();
@@ -432,6 +434,7 @@ pub(crate) fn open_shard<D: Disk>(
         epoch,
         segment_bytes: identity.segment_bytes,
         policy: options.sync,
+        stream_policies: options.stream_sync.clone(),
         commits_in_flight: if one_sync_at_a_time { 1 } else { options.commits_in_flight },
         commit_bytes: options.commit_bytes,
         linger_ns: options.linger.as_nanos() as u64,
@@ -443,7 +446,6 @@ pub(crate) fn open_shard<D: Disk>(
         shard: identity.shard,
         epoch,
         frames_bytes_max: pools.frames_bytes_max,
-        each_append_apart: options.sync == SyncPolicy::EveryAppend,
     };
     let inbox = Inbox::new(inbox_config, pools.small, pools.large, disk.waker());
     let (commands, received) = channel();

@@ -1,6 +1,7 @@
 //! What a user chooses: [`Format`] is frozen on disk when a log is created; [`Options`] holds for
 //! one open.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringlog_disk::{IoKind, Primitive};
@@ -91,6 +92,8 @@ pub struct Options {
     pub durability: Durability,
     /// When shards flush. Default: `EveryCommit`.
     pub sync: SyncPolicy,
+    /// Policies of streams that differ from `sync`, by the streams' names.
+    pub stream_sync: BTreeMap<String, SyncPolicy>,
     /// What to do about damage. Default: `Strict`.
     pub recovery: RecoveryMode,
     /// How to reach the disk. Default: io_uring, else blocking calls (announced in
@@ -122,6 +125,7 @@ impl Default for Options {
             format: Format::default(),
             durability: Durability::Synced,
             sync: SyncPolicy::EveryCommit,
+            stream_sync: BTreeMap::new(),
             recovery: RecoveryMode::Strict,
             io: IoKind::Auto,
             primitive: None,
@@ -232,13 +236,21 @@ impl Options {
             "linger",
             format!("{:?} is longer than 1 s", self.linger),
         )?;
-        self.sync.validate()
+        self.sync.validate("sync")?;
+        self.stream_sync
+            .iter()
+            .try_for_each(|(name, policy)| policy.validate(&format!("stream_sync[{name:?}]")))
+    }
+
+    /// The policy of a stream.
+    pub(crate) fn sync_of(&self, stream: &str) -> SyncPolicy {
+        self.stream_sync.get(stream).copied().unwrap_or(self.sync)
     }
 }
 
 impl SyncPolicy {
     /// Checks the policy's numbers.
-    pub(crate) fn validate(&self) -> Result<(), OpenError> {
+    pub(crate) fn validate(&self, field: &str) -> Result<(), OpenError> {
         let delay = |d: Duration| {
             (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&d)
         };
@@ -253,6 +265,6 @@ impl SyncPolicy {
             }
             _ => return Ok(()),
         };
-        Err(OpenError::InvalidOption { field: "sync".into(), reason: reason.into() })
+        Err(OpenError::InvalidOption { field: field.into(), reason: reason.into() })
     }
 }

@@ -14,6 +14,9 @@ pub(crate) struct Window {
     /// Pieces in order; each is a whole block of the pool, but for the end of the file.
     pieces: VecDeque<Piece>,
     next_read: u64,
+    /// How many pieces may be ahead: grows while the window moves on, so that a look at the front
+    /// of a file reads only that.
+    depth: usize,
     scratch: Vec<u8>,
     /// Bytes read from the disk so far.
     pub(crate) bytes_read: u64,
@@ -36,6 +39,7 @@ impl Window {
             file_bytes,
             pieces: VecDeque::new(),
             next_read: 0,
+            depth: 1,
             scratch: Vec::new(),
             bytes_read: 0,
         }
@@ -64,12 +68,15 @@ impl Window {
                 break;
             }
             self.pieces.pop_front();
+            self.depth = (self.depth * 2).min(self.pool.count() as usize);
         }
         let len = (end - offset) as usize;
         let whole = self.pool.count() as usize * piece_bytes as usize;
         if len > whole.saturating_sub(piece_bytes as usize) {
             return Err(DiskError::new(DiskErrorKind::Limit, "read more than the window holds"));
         }
+        let covered = (end - offset / piece_bytes * piece_bytes).div_ceil(piece_bytes);
+        self.depth = self.depth.max(covered as usize);
         self.read_ahead(disk);
         self.wait_for(disk, end)?;
         self.slice(offset, len)
@@ -99,7 +106,7 @@ impl Window {
     }
 
     fn read_ahead(&mut self, disk: &mut dyn Disk) {
-        while self.next_read < self.file_bytes {
+        while self.next_read < self.file_bytes && self.pieces.len() < self.depth {
             let Some(block) = self.pool.take() else { return };
             let offset = self.next_read;
             let len = block.len();

@@ -213,3 +213,27 @@ fn a_closed_log_refuses() {
     assert_eq!(stream.append(b"x").err(), Some(AppendError::Closed));
     assert_eq!(log.rotate().err(), Some(ringlog::LogError::Closed));
 }
+
+#[test]
+fn a_stream_may_have_a_policy_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream_sync = [("never".to_owned(), SyncPolicy::Never)].into();
+    let log = Log::open(dir.path(), Options { stream_sync, ..small() }).unwrap();
+    let (never, always) = (log.stream("never").unwrap(), log.stream("always").unwrap());
+    assert_eq!(never.append(b"x").err(), Some(AppendError::NeverSynced));
+    always.append(b"x").unwrap().wait().unwrap();
+}
+
+#[test]
+fn a_flush_for_each_append_is_shared_with_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), Options { sync: SyncPolicy::EveryAppend, ..small() }).unwrap();
+    let stream = log.stream("s").unwrap();
+    let receipts: Vec<_> = (0..50)
+        .map(|_| stream.append_within(b"x", Durability::Synced, Duration::from_secs(10)).unwrap())
+        .collect();
+    for receipt in receipts {
+        receipt.wait().unwrap();
+    }
+    assert!(log.stats().shards[0].flushes >= 50);
+}

@@ -12,12 +12,17 @@ pub fn seal_crc(bytes: &mut [u8], field: usize, seed: u32) -> u32 {
     crc
 }
 
-/// What [`seal_crc`] would give for these bytes; compares nothing.
+/// What [`seal_crc`] would give for these bytes; compares nothing. The field lies within the first
+/// 16 bytes.
 pub fn expected_crc(bytes: &[u8], field: usize, seed: u32) -> u32 {
+    // The checksum runs in steps of 16 bytes, so the field is replaced in a copy of its step.
+    let mut head = [0; 16];
+    let (front, rest) = bytes.split_at(bytes.len().min(16));
+    head[..front.len()].copy_from_slice(front);
+    put_u32(&mut head, field, seed);
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..field]);
-    hasher.update(&seed.to_le_bytes());
-    hasher.update(&bytes[field + 4..]);
+    hasher.update(&head[..front.len()]);
+    hasher.update(rest);
     hasher.finalize()
 }
 

@@ -78,6 +78,15 @@ pub(crate) struct Tail {
     pub(crate) behind: Vec<(SegmentId, Lsn)>,
 }
 
+/// A valid batch is taken, whatever lies behind it: so batches can be taken one after another, and
+/// the other evidence is looked for only where they stop.
+const _: () = {
+    assert!(matches!(
+        decide(Found::Batch, NextSegment::DoesNotJoin, Proof::NotBeyond),
+        Decision::Take
+    ));
+};
+
 /// Which lives may have written at an LSN.
 fn epoch_fits(manifest: &Manifest, header: &BatchHeader) -> bool {
     if header.lsn >= manifest.life_lsn {

@@ -6,11 +6,11 @@ use ringlog_disk::{Block, Flush, Op, Slice, Tag};
 
 use super::{Commit, Flight, PIPELINE_BYTES, Shard, Time, WATERMARK_AFTER_NS};
 use crate::chunk::{Chunk, FRAMES_START};
-use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, HeaderSeed};
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, HeaderSeed, Run};
 use crate::format::segment::SEGMENT_HEADER_BYTES;
 use crate::ids::Lsn;
 use crate::limits::{BLOCK_BYTES, COALESCE_BYTES_MAX};
-use crate::options::{Durability, SyncPolicy};
+use crate::options::Durability;
 use crate::receipt::{Level, Ticket};
 
 /// Bytes that a batch with so many bytes of sections takes on disk.
@@ -33,7 +33,6 @@ struct Draft {
     tickets: Vec<(Arc<Ticket>, Durability)>,
     level: Durability,
     records: u64,
-    payload: u64,
     batches: u64,
     bytes: usize,
 }
@@ -54,8 +53,7 @@ impl Shard {
         self.counts.records += draft.records;
         self.counts.acknowledged +=
             draft.tickets.iter().filter(|(_, level)| *level == Durability::Memory).count() as u64;
-        self.plan.placed(draft.records, draft.payload, now.mono_ns);
-        let flush = self.choose_flush(draft.level, now);
+        let flush = self.choose_flush(now);
         let wants_sync = draft.level == Durability::Synced;
         self.writes_in_flight += 1;
         self.oldest_pending_ns = now.mono_ns;
@@ -68,7 +66,7 @@ impl Shard {
         }
         if self.writes_in_flight > 0 {
             // Coalesce first, pipeline second.
-            let apart = self.config.policy == SyncPolicy::EveryAppend;
+            let apart = self.pending.front().is_some_and(|chunk| chunk.apart);
             return !apart && self.pending_bytes >= PIPELINE_BYTES.min(self.config.commit_bytes);
         }
         self.pending_bytes >= self.config.commit_bytes
@@ -106,7 +104,6 @@ impl Shard {
             tickets: Vec::with_capacity(self.pending.len().min(64)),
             level: Durability::Memory,
             records: 0,
-            payload: 0,
             batches: 0,
             bytes: 0,
         };
@@ -129,7 +126,8 @@ impl Shard {
             };
             let fits = draft.bytes + more <= bytes_max;
             let is_first = draft.batches == 0 && gathered.is_none();
-            if !(fits || is_first && more <= room) {
+            let apart = chunk.apart;
+            if !(fits || is_first && more <= room) || apart && !is_first {
                 break;
             }
             if !joins && let Some(full) = gathered.take() {
@@ -145,15 +143,14 @@ impl Shard {
             self.placed_chunks += 1;
             draft.level = draft.level.max(chunk.level);
             draft.records += u64::from(chunk.frames);
-            draft.payload += chunk.payload_bytes;
             match &mut gathered {
                 Some(gathered) if gather => {
                     let lsn = self.staged;
-                    self.gather(&mut draft, gathered, *chunk, lsn);
+                    self.gather(&mut draft, gathered, *chunk, lsn, now);
                 }
                 _ => self.send_untouched(&mut draft, *chunk, now),
             }
-            if self.config.policy == SyncPolicy::EveryAppend {
+            if apart {
                 break;
             }
         }
@@ -164,12 +161,15 @@ impl Shard {
     }
 
     /// Gives a chunk's runs their offsets and its receipts their place.
-    fn place(&mut self, draft: &mut Draft, chunk: &mut Chunk, lsn: Lsn) -> Vec<crate::format::batch::Run> {
+    fn place(&mut self, draft: &mut Draft, chunk: &mut Chunk, lsn: Lsn, now: Time) -> Vec<Run> {
         for (stream, name) in chunk.created.drain(..) {
+            self.plans.know(stream, &name);
             self.streams.created(stream, name);
         }
-        for run in &mut chunk.runs {
+        for (run, bytes) in chunk.runs.iter_mut().zip(&chunk.run_bytes) {
             self.streams.place(run);
+            let (records, level) = (u64::from(run.count), chunk.level);
+            self.plans.placed(run.stream, records, *bytes, level, now.mono_ns);
         }
         if chunk.level == Durability::Memory {
             self.acks.push((Arc::clone(&chunk.ticket), Level::Placed));
@@ -180,9 +180,16 @@ impl Shard {
     }
 
     /// Copies a small chunk behind the others.
-    fn gather(&mut self, draft: &mut Draft, to: &mut Gathered, mut chunk: Chunk, lsn: Lsn) {
+    fn gather(
+        &mut self,
+        draft: &mut Draft,
+        to: &mut Gathered,
+        mut chunk: Chunk,
+        lsn: Lsn,
+        now: Time,
+    ) {
         let section = chunk.section();
-        let runs = self.place(draft, &mut chunk, lsn);
+        let runs = self.place(draft, &mut chunk, lsn, now);
         let start = BATCH_HEADER_BYTES + to.body;
         let out = &mut to.block[start..start + section.section_bytes()];
         let frames = FRAMES_START..FRAMES_START + chunk.frames_bytes;
@@ -203,7 +210,7 @@ impl Shard {
     fn send_untouched(&mut self, draft: &mut Draft, mut chunk: Chunk, now: Time) {
         let section = chunk.section();
         let lsn = self.staged;
-        let runs = self.place(draft, &mut chunk, lsn);
+        let runs = self.place(draft, &mut chunk, lsn, now);
         let mut meta = crc32fast::Hasher::new();
         let body = section.section_bytes();
         let out = &mut chunk.block[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + body];
@@ -271,11 +278,11 @@ impl Shard {
     /// What is to be flushed with this commit. A flush covers only what was written before it; so
     /// where earlier writes still stand open, this one goes out plain, and one flush for all
     /// follows.
-    fn choose_flush(&mut self, level: Durability, now: Time) -> Flush {
-        if !self.plan.with_commit(level, now.mono_ns) {
+    fn choose_flush(&mut self, now: Time) -> Flush {
+        if !self.plans.with_commit(now.mono_ns) {
             return Flush::No;
         }
-        self.plan.begun();
+        self.plans.begun();
         let Some(segment) = self.rotation.open.as_ref().map(|open| open.segment) else {
             return Flush::No;
         };

@@ -27,7 +27,7 @@ mod flush;
 mod rotate;
 mod streams;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ringlog_disk::{BlockPool, Completion, DiskError, DiskErrorKind, FileId, Flush, Op, Tag};
@@ -41,7 +41,7 @@ use crate::limits::SEALING_MAX;
 use crate::options::{Durability, SyncPolicy};
 use crate::receipt::{Level, Ticket};
 
-use flush::FlushPlan;
+use flush::FlushPlans;
 pub(crate) use streams::Streams;
 
 /// How long after the last commit the durable LSN is put on record, in nanoseconds.
@@ -71,6 +71,8 @@ pub struct ShardConfig {
     pub segment_bytes: u64,
     /// When to flush.
     pub policy: SyncPolicy,
+    /// The same for streams that differ, by name.
+    pub stream_policies: BTreeMap<String, SyncPolicy>,
     /// Commits in flight, at most.
     pub commits_in_flight: usize,
     /// Bytes of one commit, at most (a single larger chunk goes alone).
@@ -214,7 +216,7 @@ pub struct ShardCounts {
 /// See the module's text.
 pub struct Shard {
     config: ShardConfig,
-    plan: FlushPlan,
+    plans: FlushPlans,
     streams: Streams,
     // Placement.
     pending: VecDeque<Box<Chunk>>,
@@ -254,9 +256,12 @@ pub struct Shard {
 
 impl Shard {
     pub(crate) fn new(config: ShardConfig, start: Start) -> Self {
-        let plan = FlushPlan::new(config.policy);
+        let mut plans = FlushPlans::new(config.policy, &config.stream_policies);
+        for (stream, name) in start.streams.named() {
+            plans.know(stream, name);
+        }
         Self {
-            plan,
+            plans,
             streams: start.streams,
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -398,7 +403,7 @@ impl Shard {
             .idle_since_ns
             .filter(|_| self.watermark_wanted() || self.idle_flush_wanted())
             .map(|since| since + WATERMARK_AFTER_NS);
-        [linger, watermark, self.plan.deadline_ns(), self.rotation.retry_at_ns()]
+        [linger, watermark, self.plans.deadline_ns(), self.rotation.retry_at_ns()]
             .into_iter()
             .flatten()
             .min()
@@ -556,9 +561,9 @@ impl Shard {
     fn next_sync(&mut self, now: Time) -> Option<(Tag, Op)> {
         let idle_for = |since: u64| now.mono_ns >= since + WATERMARK_AFTER_NS;
         let idle = self.idle_flush_wanted() && self.idle_since_ns.is_some_and(idle_for);
-        if (idle || self.plan.due(now.mono_ns)) && self.pending.is_empty() {
+        if (idle || self.plans.due(now.mono_ns)) && self.pending.is_empty() {
             self.sync_wanted = self.staged;
-            self.plan.begun();
+            self.plans.begun();
         }
         if self.sync_in_flight || self.sync_wanted <= self.durable {
             return None;
@@ -584,8 +589,7 @@ impl Shard {
     /// What nobody waits for is flushed, too, once there is nothing else to do; unless the policy
     /// says when.
     fn idle_flush_wanted(&self) -> bool {
-        let own_time = matches!(self.config.policy, SyncPolicy::EveryCommit | SyncPolicy::EveryAppend);
-        own_time && self.durable < self.staged
+        self.durable < self.staged && self.plans.flushes_when_idle()
     }
 
     fn watermark_wanted(&self) -> bool {
