@@ -14,18 +14,14 @@ use crate::error::{Corruption, ReadError};
 use crate::format::batch::{BatchHeader, BatchKind, FrameKind, FrameRef, HeaderSeed, check_body};
 use crate::format::segment::SEGMENT_HEADER_BYTES;
 use crate::ids::{Lsn, Offset, StreamId};
-use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
+use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::published::Published;
 use crate::recovery::{Identity, ask};
 use crate::shard::SegmentRef;
-use crate::window::Window;
+use crate::window::{Window, pool_for};
 
 const FILE: FileId = FileId(0);
-const PIECE_BYTES: usize = 1 << 20;
-const PIECES: u32 = 10;
-
-const _: () = assert!(BATCH_BYTES_MAX <= (PIECES as usize - 1) * PIECE_BYTES);
 
 /// A stored record. Owns its bytes together with the other records of its batch; cheap to clone.
 #[derive(Clone)]
@@ -133,7 +129,7 @@ impl Reader {
     ) -> Result<Self, ReadError> {
         Ok(Self {
             disk,
-            pool: BlockPool::new(PIECES, PIECE_BYTES)?,
+            pool: pool_for(identity.segment_bytes)?,
             identity,
             stream: wanted.stream,
             next: wanted.from.unwrap_or_default(),

@@ -6,6 +6,21 @@ use std::collections::VecDeque;
 
 use ringlog_disk::{Block, BlockPool, Completion, Disk, DiskError, DiskErrorKind, Done, FileId, Op, Tag, Wait};
 
+use crate::limits::BATCH_BYTES_MAX;
+
+/// Size and number of the pieces in which segments are read.
+const PIECE_BYTES: usize = 1 << 20;
+const PIECES_MAX: u64 = 10;
+
+const _: () = assert!(BATCH_BYTES_MAX <= (PIECES_MAX as usize - 1) * PIECE_BYTES);
+
+/// Blocks for reading segments of this size: enough for the largest batch and for reading ahead,
+/// and no more than a segment and one piece.
+pub(crate) fn pool_for(segment_bytes: u64) -> Result<BlockPool, DiskError> {
+    let pieces = segment_bytes.div_ceil(PIECE_BYTES as u64).saturating_add(1).min(PIECES_MAX);
+    BlockPool::new(pieces as u32, PIECE_BYTES)
+}
+
 /// A window that moves forward over one file.
 pub(crate) struct Window {
     pool: BlockPool,

@@ -10,7 +10,7 @@ use ringlog_disk::{
     BlockPool, Disk, DiskError, DiskErrorKind, Done, FileId, Flush, Op, Slice,
 };
 
-use super::tail::{Part, SCAN_FILE, Tail, Unproven, scan_pool};
+use super::tail::{Part, SCAN_FILE, Tail, Unproven};
 use super::{Effects, Identity, ask, list_files};
 use crate::error::OpenError;
 use crate::format::batch::{BatchKind, HeaderSeed};
@@ -23,7 +23,7 @@ use crate::ids::{Epoch, Lsn, SegmentId};
 use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
 use crate::names;
 use crate::shard::{OpenSegment, SegmentRef, Start, Streams};
-use crate::window::Window;
+use crate::window::{Window, pool_for};
 
 /// Listed segments without content that are kept ready, at most; more become spares.
 const READY_MAX: usize = 4;
@@ -182,11 +182,11 @@ impl Resume<'_> {
             .filter(|segment| newest.is_none_or(|newest| *segment > newest))
             .rev()
             .collect();
-        let pool = BlockPool::new(1, BATCH_BYTES_MAX)?;
+        let capacity = self.identity.segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
+        let pool = BlockPool::new(1, BATCH_BYTES_MAX.min(capacity as usize))?;
         let mut fresh: Vec<Part> = Vec::new();
         let mut source: Option<(SegmentId, Window)> = None;
         let target = FileId(0);
-        let capacity = self.identity.segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
         while let Some(batch) = tail.unproven.pop_front() {
             let Unproven { segment, file_offset, mut header, effects, .. } = batch;
             let stored = u64::from(header.stored_bytes);
@@ -282,7 +282,8 @@ impl Resume<'_> {
                 Done::Opened { bytes } => bytes,
                 _ => 0,
             };
-            *source = Some((segment, Window::new(scan_pool()?, SCAN_FILE, bytes)));
+            let pool = pool_for(self.identity.segment_bytes)?;
+            *source = Some((segment, Window::new(pool, SCAN_FILE, bytes)));
         }
         let Some((_, window)) = source else { return Ok(()) };
         let bytes = window.get(self.disk, offset, out.len())?;

@@ -13,23 +13,13 @@ use crate::format::catalogue::CatalogueEntry;
 use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, Sealed, SegmentFooter, SegmentHeader};
 use crate::ids::{Lsn, SegmentId};
-use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
+use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::shard::Streams;
-use crate::window::Window;
+use crate::window::{Window, pool_for};
 
 /// The file id that scanning uses; free again afterwards.
 pub(crate) const SCAN_FILE: FileId = FileId(FileId::LIMIT - 1);
-/// Size and number of the pieces in which segments are read.
-const PIECE_BYTES: usize = 1 << 20;
-const PIECES: u32 = 10;
-
-/// Blocks for reading segments: enough for the largest batch and for reading ahead.
-pub(crate) fn scan_pool() -> Result<BlockPool, OpenError> {
-    BlockPool::new(PIECES, PIECE_BYTES).map_err(OpenError::Disk)
-}
-
-const _: () = assert!(BATCH_BYTES_MAX <= (PIECES as usize - 1) * PIECE_BYTES);
 
 /// A segment that holds part of the log.
 #[derive(Clone, Debug)]
@@ -146,7 +136,7 @@ pub(crate) fn scan(
         disk,
         identity: *identity,
         manifest,
-        pool: scan_pool()?,
+        pool: pool_for(identity.segment_bytes)?,
         tail,
         chain,
         told_durable: manifest.proven_lsn.max(start),
