@@ -83,10 +83,7 @@ impl SimWorld {
 
     /// An empty directory, everything else by default.
     pub fn seeded(seed: u64) -> Self {
-        Self::new(&WorldOptions {
-            seed,
-            ..WorldOptions::default()
-        })
+        Self::new(&WorldOptions { seed, ..WorldOptions::default() })
     }
 
     fn from_state(world: World) -> Self {
@@ -131,11 +128,7 @@ impl SimWorld {
 
     /// The power goes off by itself at the `n`-th operation from now (at least the first).
     pub fn crash_after_ops(&self, n: u64, moment: Moment, crash: Crash) {
-        self.lock().scripted = Some(ScriptedCut {
-            operations_left: n.max(1),
-            moment,
-            crash,
-        });
+        self.lock().scripted = Some(ScriptedCut { operations_left: n.max(1), moment, crash });
     }
 
     /// Takes a scripted cut back; false when there is none, or none any more since it came.
@@ -146,9 +139,7 @@ impl SimWorld {
     /// How many units of data a power cut would decide about now: the length of the mask of
     /// [`crate::Keep::Mask`].
     pub fn volatile_units(&self, tear_bytes: u32) -> usize {
-        self.lock()
-            .volatile_units(u64::from(tear_bytes.max(1)).next_multiple_of(512))
-            .len()
+        self.lock().volatile_units(u64::from(tear_bytes.max(1)).next_multiple_of(512)).len()
     }
 
     /// How many changes of names are volatile now.
@@ -206,11 +197,7 @@ impl SimWorld {
     pub fn files(&self) -> Vec<(String, u64)> {
         let world = self.lock();
         let len = |inode| world.inodes.get(&inode).map_or(0, |i| i.len());
-        world
-            .names
-            .iter()
-            .map(|(name, inode)| (name.to_string(), len(inode)))
-            .collect()
+        world.names.iter().map(|(name, inode)| (name.to_string(), len(inode))).collect()
     }
 
     /// The content that a reader sees now. Sectors in flight show either state; a file with an
@@ -331,8 +318,5 @@ fn file_name(name: &str) -> FileName {
 }
 
 fn inode_of(world: &World, name: &str) -> u64 {
-    world
-        .names
-        .get(&file_name(name))
-        .unwrap_or_else(|| panic!("there is no file {name:?}"))
+    world.names.get(&file_name(name)).unwrap_or_else(|| panic!("there is no file {name:?}"))
 }

@@ -18,10 +18,7 @@ pub(crate) struct Content {
 
 impl Content {
     pub(crate) fn zeros(len: u64) -> Self {
-        Self {
-            len,
-            pages: BTreeMap::new(),
-        }
+        Self { len, pages: BTreeMap::new() }
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
@@ -54,10 +51,7 @@ impl Content {
             if !self.pages.contains_key(&page) && part.iter().all(|b| *b == 0) {
                 continue;
             }
-            let stored = self
-                .pages
-                .entry(page)
-                .or_insert_with(|| Arc::new([0; PAGE_BYTES]));
+            let stored = self.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES]));
             Arc::make_mut(stored)[within..within + part.len()].copy_from_slice(part);
         }
     }

@@ -56,32 +56,17 @@ pub struct Crash {
 impl Crash {
     /// Everything submitted reaches the media.
     pub fn keeping_all() -> Self {
-        Self {
-            keep: Keep::All,
-            names: KeepNames::All,
-            tear_bytes: 512,
-            seed: 0,
-        }
+        Self { keep: Keep::All, names: KeepNames::All, tear_bytes: 512, seed: 0 }
     }
 
     /// Nothing volatile survives.
     pub fn losing_all() -> Self {
-        Self {
-            keep: Keep::Nothing,
-            names: KeepNames::Nothing,
-            tear_bytes: 512,
-            seed: 0,
-        }
+        Self { keep: Keep::Nothing, names: KeepNames::Nothing, tear_bytes: 512, seed: 0 }
     }
 
     /// Exactly these units survive; no name that was not synced does.
     pub fn masked(mask: Vec<bool>, tear_bytes: u32) -> Self {
-        Self {
-            keep: Keep::Mask(mask),
-            names: KeepNames::Nothing,
-            tear_bytes,
-            seed: 0,
-        }
+        Self { keep: Keep::Mask(mask), names: KeepNames::Nothing, tear_bytes, seed: 0 }
     }
 
     /// A cut chosen by the seed, over all policies.
@@ -102,12 +87,7 @@ impl Crash {
             _ => KeepNames::Groups,
         };
         let tear_bytes = if rng.coin() { 512 } else { 4096 };
-        Self {
-            keep,
-            names,
-            tear_bytes,
-            seed: rng.next_u64(),
-        }
+        Self { keep, names, tear_bytes, seed: rng.next_u64() }
     }
 }
 
@@ -188,13 +168,7 @@ pub fn crash_states(
         let per_million = rng.below(1_000_001) as u32;
         (0..units).map(|_| rng.chance(per_million)).collect()
     });
-    Box::new(
-        prefixes
-            .chain(dropped)
-            .chain(kept)
-            .chain(pairs)
-            .chain(subsets),
-    )
+    Box::new(prefixes.chain(dropped).chain(kept).chain(pairs).chain(subsets))
 }
 
 #[cfg(test)]
@@ -206,10 +180,7 @@ mod tests {
     fn few_units_are_enumerated_in_full() {
         let states: BTreeSet<Vec<bool>> = crash_states(5, 16, 0, 0).collect();
         assert_eq!(states.len(), 32);
-        assert_eq!(
-            crash_states(0, 16, 0, 0).collect::<Vec<_>>(),
-            [Vec::<bool>::new()]
-        );
+        assert_eq!(crash_states(0, 16, 0, 0).collect::<Vec<_>>(), [Vec::<bool>::new()]);
     }
 
     #[test]
@@ -252,21 +223,10 @@ mod tests {
     #[test]
     fn seeds_reach_every_policy() {
         let crashes: Vec<Crash> = (0..200).map(Crash::seeded).collect();
-        for keep in [
-            Keep::All,
-            Keep::Nothing,
-            Keep::Prefix,
-            Keep::DropOne,
-            Keep::KeepOne,
-        ] {
+        for keep in [Keep::All, Keep::Nothing, Keep::Prefix, Keep::DropOne, Keep::KeepOne] {
             assert!(crashes.iter().any(|c| c.keep == keep), "{keep:?}");
         }
-        for names in [
-            KeepNames::All,
-            KeepNames::Nothing,
-            KeepNames::Prefix,
-            KeepNames::Groups,
-        ] {
+        for names in [KeepNames::All, KeepNames::Nothing, KeepNames::Prefix, KeepNames::Groups] {
             assert!(crashes.iter().any(|c| c.names == names), "{names:?}");
         }
         assert_eq!(Crash::seeded(7), Crash::seeded(7));

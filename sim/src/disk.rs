@@ -60,11 +60,7 @@ impl SimDisk {
         {
             part.copy_from_slice(&finished.bytes);
         }
-        Some(Completion {
-            tag,
-            slices,
-            result: finished.result,
-        })
+        Some(Completion { tag, slices, result: finished.result })
     }
 }
 
@@ -75,12 +71,7 @@ fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
         Vec::new()
     };
     match op {
-        Op::Write {
-            file,
-            offset,
-            data,
-            flush,
-        } => {
+        Op::Write { file, offset, data, flush } => {
             let align_bytes = world.align_bytes as usize;
             let slices_fit = data
                 .iter()
@@ -89,12 +80,7 @@ fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
             for slice in &data {
                 bytes.extend_from_slice(&slice.block[..slice.len.min(slice.block.len())]);
             }
-            let write = DataOp::Write {
-                offset,
-                bytes,
-                slices_fit,
-                flush,
-            };
+            let write = DataOp::Write { offset, bytes, slices_fit, flush };
             world.submit_data(handle, number, file, write);
             data
         }
@@ -102,58 +88,18 @@ fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
             world.submit_data(handle, number, file, DataOp::Sync);
             Vec::new()
         }
-        Op::Read {
-            file,
-            offset,
-            block,
-            len,
-        } => {
-            let read = DataOp::Read {
-                offset,
-                len,
-                fits: len <= block.len(),
-            };
+        Op::Read { file, offset, block, len } => {
+            let read = DataOp::Read { offset, len, fits: len <= block.len() };
             world.submit_data(handle, number, file, read);
             vec![Slice { block, len }]
         }
-        Op::Open {
-            file,
-            name: n,
-            write,
-        } => name(
-            world,
-            NameOp::Open {
-                file,
-                name: n,
-                write,
-            },
-        ),
-        Op::Create {
-            file,
-            name: n,
-            bytes,
-        } => name(
-            world,
-            NameOp::Create {
-                file,
-                name: n,
-                bytes,
-            },
-        ),
+        Op::Open { file, name: n, write } => name(world, NameOp::Open { file, name: n, write }),
+        Op::Create { file, name: n, bytes } => name(world, NameOp::Create { file, name: n, bytes }),
         Op::Close { file } => name(world, NameOp::Close { file }),
         Op::Rename { from, to } => name(world, NameOp::Rename { from, to }),
         Op::Remove { name: n } => name(world, NameOp::Remove { name: n }),
         Op::Replace { name: n, content } => name(world, NameOp::Replace { name: n, content }),
-        Op::Load {
-            name: n,
-            limit_bytes,
-        } => name(
-            world,
-            NameOp::Load {
-                name: n,
-                limit_bytes,
-            },
-        ),
+        Op::Load { name: n, limit_bytes } => name(world, NameOp::Load { name: n, limit_bytes }),
         Op::SyncDir => name(world, NameOp::SyncDir),
         Op::List => name(world, NameOp::List),
     }
@@ -187,10 +133,7 @@ impl Disk for SimDisk {
                 out.extend(dead.into_values().map(|(tag, slices)| Completion {
                     tag,
                     slices,
-                    result: Err(DiskError::from_errno(
-                        libc::EIO,
-                        "use of a disk that is dead",
-                    )),
+                    result: Err(DiskError::from_errno(libc::EIO, "use of a disk that is dead")),
                 }));
             }
         }
@@ -225,11 +168,6 @@ impl Drop for SimDisk {
 
 impl std::fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "SimDisk(handle {}, {} in flight)",
-            self.handle,
-            self.in_flight.len()
-        )
+        write!(f, "SimDisk(handle {}, {} in flight)", self.handle, self.in_flight.len())
     }
 }

@@ -101,15 +101,9 @@ pub enum Effect {
 
 impl Effect {
     /// Fails with EIO; what was to be done is done in part.
-    pub const EIO: Self = Self::Fail {
-        errno: libc::EIO,
-        landed: Landed::Some,
-    };
+    pub const EIO: Self = Self::Fail { errno: libc::EIO, landed: Landed::Some };
     /// Fails with ENOSPC; what was to be done is done in part.
-    pub const ENOSPC: Self = Self::Fail {
-        errno: libc::ENOSPC,
-        landed: Landed::Some,
-    };
+    pub const ENOSPC: Self = Self::Fail { errno: libc::ENOSPC, landed: Landed::Some };
 }
 
 /// One fault of a plan.
@@ -128,12 +122,7 @@ pub struct Fault {
 impl Fault {
     /// A fault on any file.
     pub fn new(class: Class, when: When, effect: Effect) -> Self {
-        Self {
-            class,
-            file: None,
-            when,
-            effect,
-        }
+        Self { class, file: None, when, effect }
     }
 
     /// The faults of a disk that lies about every flush.
@@ -200,9 +189,7 @@ mod tests {
         let class = fault.class;
         plan.arm(fault);
         let mut rng = Rng::new(1);
-        (0..times)
-            .map(|_| plan.strike(class, None, &mut rng).is_some())
-            .collect()
+        (0..times).map(|_| plan.strike(class, None, &mut rng).is_some()).collect()
     }
 
     #[test]
@@ -220,16 +207,10 @@ mod tests {
         let other = FileName::new("b").unwrap();
         let mut plan = FaultPlan::default();
         let fault = Fault::new(Class::Write, When::Nth(1), Effect::EIO);
-        plan.arm(Fault {
-            file: Some(name.clone()),
-            ..fault
-        });
+        plan.arm(Fault { file: Some(name.clone()), ..fault });
         let mut rng = Rng::new(1);
         assert_eq!(plan.strike(Class::Write, Some(&other), &mut rng), None);
         assert_eq!(plan.strike(Class::Read, Some(&name), &mut rng), None);
-        assert_eq!(
-            plan.strike(Class::Write, Some(&name), &mut rng),
-            Some(Effect::EIO)
-        );
+        assert_eq!(plan.strike(Class::Write, Some(&name), &mut rng), Some(Effect::EIO));
     }
 }

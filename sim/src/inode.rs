@@ -40,17 +40,13 @@ impl Write {
     }
 
     fn live_sectors(&self) -> impl Iterator<Item = usize> + '_ {
-        self.live
-            .iter()
-            .enumerate()
-            .filter_map(|(i, live)| live.then_some(i))
+        self.live.iter().enumerate().filter_map(|(i, live)| live.then_some(i))
     }
 
     /// The sectors in which an area may tear, as (unit, sector): the unit is the number of the
     /// area of `tear_bytes` within the file.
     fn units(&self, tear_bytes: u64) -> impl Iterator<Item = (u64, usize)> + '_ {
-        self.live_sectors()
-            .map(move |i| (self.sector(i).0 / tear_bytes, i))
+        self.live_sectors().map(move |i| (self.sector(i).0 / tear_bytes, i))
     }
 }
 
@@ -83,11 +79,7 @@ pub(crate) struct Inode {
 
 impl Inode {
     pub(crate) fn new(media: Content) -> Self {
-        Self {
-            media,
-            writes: Vec::new(),
-            unreadable: BTreeSet::new(),
-        }
+        Self { media, writes: Vec::new(), unreadable: BTreeSet::new() }
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -101,14 +93,7 @@ impl Inode {
     pub(crate) fn begin_write(&mut self, id: u64, offset: u64, bytes: Vec<u8>) {
         let live = vec![true; bytes.len().div_ceil(SECTOR_BYTES as usize)];
         let bytes = bytes.into();
-        self.writes.push(Write {
-            id,
-            offset,
-            bytes,
-            live,
-            completed: None,
-            stuck: false,
-        });
+        self.writes.push(Write { id, offset, bytes, live, completed: None, stuck: false });
     }
 
     /// The write has reached the cache.
@@ -122,8 +107,7 @@ impl Inode {
             self.media.set_len(end.max(self.media.len()));
         }
         for sector in write.live_sectors() {
-            self.unreadable
-                .remove(&(write.sector(sector).0 / SECTOR_BYTES));
+            self.unreadable.remove(&(write.sector(sector).0 / SECTOR_BYTES));
         }
         let place = self.writes.partition_point(|w| w.completed.is_some());
         self.writes.insert(place, write);
@@ -195,10 +179,7 @@ impl Inode {
 
     /// The areas of this file whose fate a power cut decides, as (write, unit).
     pub(crate) fn volatile_units(&self, tear_bytes: u64) -> BTreeSet<(u64, u64)> {
-        self.writes
-            .iter()
-            .flat_map(|w| w.units(tear_bytes).map(|(unit, _)| (w.id, unit)))
-            .collect()
+        self.writes.iter().flat_map(|w| w.units(tear_bytes).map(|(unit, _)| (w.id, unit))).collect()
     }
 
     /// The power is cut: of what was on its way, only these areas have reached the media.
@@ -295,8 +276,7 @@ impl Inode {
     }
 
     fn forget_dead(&mut self) {
-        self.writes
-            .retain(|w| w.completed.is_none() || w.live.iter().any(|live| *live));
+        self.writes.retain(|w| w.completed.is_none() || w.live.iter().any(|live| *live));
     }
 }
 
@@ -304,15 +284,10 @@ impl Inode {
 mod tests {
     use super::*;
 
-    const BY_1: Covered = Covered {
-        completed_by: Some(1),
-        own: None,
-    };
+    const BY_1: Covered = Covered { completed_by: Some(1), own: None };
 
     fn seen(inode: &Inode) -> Vec<u8> {
-        inode
-            .read(0, inode.len() as usize, &mut Rng::new(0))
-            .unwrap()
+        inode.read(0, inode.len() as usize, &mut Rng::new(0)).unwrap()
     }
 
     fn file(sectors: u64) -> Inode {
@@ -326,10 +301,7 @@ mod tests {
         inode.complete_write(1, 1);
         inode.begin_write(2, 0, vec![2; 512]);
         inode.complete_write(2, 2);
-        inode.flush(Covered {
-            completed_by: None,
-            own: Some(2),
-        });
+        inode.flush(Covered { completed_by: None, own: Some(2) });
         assert_eq!(seen(&inode)[..512], [2; 512]);
         assert_eq!(seen(&inode)[512..], [1; 512]);
         assert_eq!(inode.volatile_units(512), BTreeSet::from([(1, 1)]));

@@ -12,18 +12,9 @@ use ringlog_disk::FileName;
 /// One change of names, not yet on the media.
 #[derive(Clone, Debug)]
 enum Change {
-    Link {
-        name: FileName,
-        inode: u64,
-    },
-    Move {
-        from: FileName,
-        to: FileName,
-        inode: u64,
-    },
-    Unlink {
-        name: FileName,
-    },
+    Link { name: FileName, inode: u64 },
+    Move { from: FileName, to: FileName, inode: u64 },
+    Unlink { name: FileName },
 }
 
 impl Change {
@@ -50,9 +41,7 @@ impl Change {
     }
 
     fn shares_a_name(&self, other: &Self) -> bool {
-        self.touches()
-            .iter()
-            .any(|name| other.touches().contains(name))
+        self.touches().iter().any(|name| other.touches().contains(name))
     }
 }
 
@@ -86,11 +75,7 @@ impl Names {
             Change::Link { inode, .. } | Change::Move { inode, .. } => Some(*inode),
             Change::Unlink { .. } => None,
         });
-        self.now
-            .values()
-            .copied()
-            .chain(self.media.values().copied())
-            .chain(pending)
+        self.now.values().copied().chain(self.media.values().copied()).chain(pending)
     }
 
     pub(crate) fn link(&mut self, name: FileName, inode: u64) {
@@ -103,11 +88,7 @@ impl Names {
             return false;
         };
         if from != to {
-            self.change(Change::Move {
-                from: from.clone(),
-                to: to.clone(),
-                inode,
-            });
+            self.change(Change::Move { from: from.clone(), to: to.clone(), inode });
         }
         true
     }
@@ -123,10 +104,7 @@ impl Names {
 
     fn change(&mut self, change: Change) {
         change.apply(&mut self.now);
-        self.pending.push(Pending {
-            change,
-            stuck: false,
-        });
+        self.pending.push(Pending { change, stuck: false });
     }
 
     /// Makes every change durable, but for groups that a failed sync has left behind.
@@ -146,10 +124,7 @@ impl Names {
     pub(crate) fn sync_name(&mut self, name: &FileName) {
         let mut left = Vec::new();
         for group in self.groups() {
-            if group
-                .iter()
-                .any(|at| self.pending[*at].change.touches().contains(&name))
-            {
+            if group.iter().any(|at| self.pending[*at].change.touches().contains(&name)) {
                 self.make_durable(&group);
             } else {
                 left.extend(group);
@@ -177,10 +152,7 @@ impl Names {
 
     /// For a cut at which the first `kept` changes of all have happened: how many of each group.
     pub(crate) fn prefix(&self, kept: usize) -> Vec<usize> {
-        self.groups()
-            .iter()
-            .map(|group| group.iter().filter(|at| **at < kept).count())
-            .collect()
+        self.groups().iter().map(|group| group.iter().filter(|at| **at < kept).count()).collect()
     }
 
     /// The power is cut: of each group the first so many changes have happened.
@@ -207,10 +179,7 @@ impl Names {
 
     fn keep_pending(&mut self, mut left: Vec<usize>) {
         left.sort_unstable();
-        self.pending = left
-            .into_iter()
-            .map(|at| self.pending[at].clone())
-            .collect();
+        self.pending = left.into_iter().map(|at| self.pending[at].clone()).collect();
     }
 
     /// Indices of pending changes, by group, each in order; groups in the order of their first.
@@ -218,9 +187,7 @@ impl Names {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for (at, pending) in self.pending.iter().enumerate() {
             let related = |group: &Vec<usize>| {
-                group
-                    .iter()
-                    .any(|i| self.pending[*i].change.shares_a_name(&pending.change))
+                group.iter().any(|i| self.pending[*i].change.shares_a_name(&pending.change))
             };
             let (mut joined, apart): (Vec<_>, Vec<_>) = groups.into_iter().partition(related);
             let mut merged: Vec<usize> = joined.drain(..).flatten().collect();

@@ -12,34 +12,13 @@ use crate::world::{Flight, OpenFile, Work, World};
 /// An operation on names.
 #[derive(Clone, Debug)]
 pub(crate) enum NameOp {
-    Open {
-        file: FileId,
-        name: FileName,
-        write: bool,
-    },
-    Create {
-        file: FileId,
-        name: FileName,
-        bytes: u64,
-    },
-    Close {
-        file: FileId,
-    },
-    Rename {
-        from: FileName,
-        to: FileName,
-    },
-    Remove {
-        name: FileName,
-    },
-    Replace {
-        name: FileName,
-        content: Vec<u8>,
-    },
-    Load {
-        name: FileName,
-        limit_bytes: u64,
-    },
+    Open { file: FileId, name: FileName, write: bool },
+    Create { file: FileId, name: FileName, bytes: u64 },
+    Close { file: FileId },
+    Rename { from: FileName, to: FileName },
+    Remove { name: FileName },
+    Replace { name: FileName, content: Vec<u8> },
+    Load { name: FileName, limit_bytes: u64 },
     SyncDir,
     List,
 }
@@ -68,30 +47,17 @@ impl World {
             Some(broken) => Work::Refused(self.violation(DiskErrorKind::Unexpected, broken)),
             None => Work::Name(op),
         };
-        self.submit(Flight {
-            handle,
-            number,
-            file: None,
-            work,
-        });
+        self.submit(Flight { handle, number, file: None, work });
     }
 
     fn broken_rule(&self, handle: u64, op: &NameOp) -> Option<&'static str> {
-        let open = |id| {
-            self.handles
-                .get(&handle)
-                .is_some_and(|h| h.files.contains_key(&id))
-        };
+        let open = |id| self.handles.get(&handle).is_some_and(|h| h.files.contains_key(&id));
         let changing = |id| {
             self.flights.iter().any(|f| {
                 f.handle == handle && matches!(&f.work, Work::Name(op) if op.file() == Some(id))
             })
         };
-        let busy = |id| {
-            self.flights
-                .iter()
-                .any(|f| f.handle == handle && f.file == Some(id))
-        };
+        let busy = |id| self.flights.iter().any(|f| f.handle == handle && f.file == Some(id));
         match *op {
             NameOp::Open { file, .. } | NameOp::Create { file, .. } if file.0 >= FileId::LIMIT => {
                 Some("a file id over the limit")
@@ -161,22 +127,12 @@ impl World {
         writable: bool,
     ) -> Result<Done, DiskError> {
         self.stats.opens += 1;
-        self.trace
-            .event("open", name.as_str(), &[u64::from(file.0)]);
+        self.trace.event("open", name.as_str(), &[u64::from(file.0)]);
         let doing = format!("open {name}");
-        self.fault(Class::Open, Some(&name), &doing)
-            .map_err(|(error, _)| error)?;
+        self.fault(Class::Open, Some(&name), &doing).map_err(|(error, _)| error)?;
         let inode = self.names.get(&name).ok_or_else(|| not_found(doing))?;
         let bytes = self.inode(inode).len();
-        self.insert_open(
-            handle,
-            file,
-            OpenFile {
-                inode,
-                name,
-                writable,
-            },
-        );
+        self.insert_open(handle, file, OpenFile { inode, name, writable });
         Ok(Done::Opened { bytes })
     }
 
@@ -188,26 +144,16 @@ impl World {
         bytes: u64,
     ) -> Result<Done, DiskError> {
         self.stats.creates += 1;
-        self.trace
-            .event("create", name.as_str(), &[u64::from(file.0), bytes]);
+        self.trace.event("create", name.as_str(), &[u64::from(file.0), bytes]);
         let doing = format!("create {name}");
         if self.names.get(&name).is_some() {
             return Err(DiskError::from_errno(libc::EEXIST, doing));
         }
-        self.fault(Class::Create, Some(&name), &doing)
-            .map_err(|(error, _)| error)?;
+        self.fault(Class::Create, Some(&name), &doing).map_err(|(error, _)| error)?;
         self.reserve(bytes, &doing)?;
         self.stats.bytes_created += bytes;
         let inode = self.link_new(name.clone(), Content::zeros(bytes));
-        self.insert_open(
-            handle,
-            file,
-            OpenFile {
-                inode,
-                name,
-                writable: true,
-            },
-        );
+        self.insert_open(handle, file, OpenFile { inode, name, writable: true });
         Ok(Done::Opened { bytes })
     }
 
@@ -249,8 +195,7 @@ impl World {
     fn replace(&mut self, name: &FileName, content: &[u8]) -> Result<Done, DiskError> {
         self.stats.replaces += 1;
         self.trace.mix_bytes(content);
-        self.trace
-            .event("replace", name.as_str(), &[content.len() as u64]);
+        self.trace.event("replace", name.as_str(), &[content.len() as u64]);
         let doing = format!("replace {name}");
         let fault = self.fault(Class::Replace, Some(name), &doing);
         if let Err((error, Landed::Nothing)) = fault {
@@ -274,13 +219,8 @@ impl World {
         self.stats.loads += 1;
         self.trace.event("load", name.as_str(), &[]);
         let doing = format!("load {name}");
-        let fault = self
-            .fault(Class::Load, Some(name), &doing)
-            .map_err(|(error, _)| error)?;
-        let inode = self
-            .names
-            .get(name)
-            .ok_or_else(|| not_found(doing.clone()))?;
+        let fault = self.fault(Class::Load, Some(name), &doing).map_err(|(error, _)| error)?;
+        let inode = self.names.get(name).ok_or_else(|| not_found(doing.clone()))?;
         let len = self.inode(inode).len();
         if len > limit_bytes {
             return Err(DiskError::new(DiskErrorKind::Unexpected, doing));
@@ -317,8 +257,7 @@ impl World {
 
     fn list(&mut self) -> Result<Done, DiskError> {
         self.stats.lists += 1;
-        self.fault(Class::List, None, "list the directory")
-            .map_err(|(error, _)| error)?;
+        self.fault(Class::List, None, "list the directory").map_err(|(error, _)| error)?;
         let files = self
             .names
             .iter()
@@ -327,10 +266,7 @@ impl World {
                 bytes: self.inodes.get(&inode).map_or(0, |inode| inode.len()),
             })
             .collect();
-        Ok(Done::Listed {
-            files,
-            others: self.others,
-        })
+        Ok(Done::Listed { files, others: self.others })
     }
 
     /// Gives a name to a new file.
@@ -343,10 +279,7 @@ impl World {
 
     fn reserve(&self, bytes: u64, doing: &str) -> Result<(), DiskError> {
         let needed = self.used_bytes().saturating_add(bytes);
-        if self
-            .capacity_bytes
-            .is_some_and(|capacity| needed > capacity)
-        {
+        if self.capacity_bytes.is_some_and(|capacity| needed > capacity) {
             return Err(DiskError::from_errno(libc::ENOSPC, doing));
         }
         Ok(())

@@ -166,11 +166,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} appends kept, {} lost",
-            self.appends_kept, self.appends_lost
-        )?;
+        write!(f, "{} appends kept, {} lost", self.appends_kept, self.appends_lost)?;
         for finding in &self.findings {
             write!(f, "\n  {:?}: {}", finding.rule, finding.message)?;
         }
@@ -248,19 +244,10 @@ impl Ledger {
                 let next = self.next_offset.entry(stream.clone()).or_default();
                 let offset = *next;
                 *next += 1;
-                Record {
-                    stream,
-                    offset,
-                    payload,
-                }
+                Record { stream, offset, payload }
             })
             .collect();
-        self.live.push(Append {
-            id,
-            shard,
-            records,
-            acknowledged: None,
-        });
+        self.live.push(Append { id, shard, records, acknowledged: None });
         id
     }
 
@@ -273,8 +260,7 @@ impl Ledger {
     /// offset of its stream. A weaker level than one before changes nothing.
     pub fn acknowledge(&mut self, id: AppendId, level: Level, first_offset: u64) {
         let Some(append) = self.live.iter_mut().find(|a| a.id == id) else {
-            self.misplaced
-                .push(format!("{id:?} was acknowledged after it had been cut off"));
+            self.misplaced.push(format!("{id:?} was acknowledged after it had been cut off"));
             return;
         };
         append.acknowledged = append.acknowledged.max(Some(level));
@@ -308,10 +294,7 @@ impl Ledger {
         match outcome {
             Outcome::Refused(error) => {
                 if !fault.excuses_loud_errors() {
-                    verdict.found(
-                        Rule::O6,
-                        format!("the log refused after {fault:?}: {error}"),
-                    );
+                    verdict.found(Rule::O6, format!("the log refused after {fault:?}: {error}"));
                 }
             }
             Outcome::Opened(recovered) => {
@@ -330,13 +313,9 @@ impl Ledger {
     /// back, what is in it must always be there. To be called after a good verdict.
     pub fn adopt(&mut self, recovered: &Recovered) {
         let present = self.match_records(recovered, &mut Verdict::default());
-        let (kept, cut): (Vec<Append>, Vec<Append>) = std::mem::take(&mut self.live)
-            .into_iter()
-            .partition(|append| {
-                matches!(
-                    self.found(append, recovered, &present),
-                    Found::Whole | Found::Excused
-                )
+        let (kept, cut): (Vec<Append>, Vec<Append>) =
+            std::mem::take(&mut self.live).into_iter().partition(|append| {
+                matches!(self.found(append, recovered, &present), Found::Whole | Found::Excused)
             });
         self.live = kept;
         for append in &mut self.live {
@@ -384,19 +363,14 @@ impl Ledger {
     /// Where a record comes from that does not belong where it was found.
     fn origin(&self, payload: &[u8]) -> (Rule, String) {
         let find = |appends: &[Append]| {
-            let mut all = appends
-                .iter()
-                .flat_map(|a| a.records.iter().map(move |r| (a.id, r)));
+            let mut all = appends.iter().flat_map(|a| a.records.iter().map(move |r| (a.id, r)));
             all.find(|(_, record)| record.payload == payload)
                 .map(|(id, record)| format!("{id:?}, {}/{}", record.stream, record.offset))
         };
         if let Some(place) = find(&self.live) {
             (Rule::O2, format!("belongs elsewhere ({place})"))
         } else if let Some(place) = find(&self.dead) {
-            (
-                Rule::O5,
-                format!("an earlier recovery had cut off ({place})"),
-            )
+            (Rule::O5, format!("an earlier recovery had cut off ({place})"))
         } else {
             (Rule::O3, "was never submitted".to_string())
         }
@@ -409,10 +383,7 @@ impl Ledger {
         present: &BTreeSet<(&str, u64)>,
     ) -> Found {
         let excused = |record: &Record| {
-            let trimmed = self
-                .trimmed
-                .get(&record.stream)
-                .is_some_and(|t| record.offset < *t);
+            let trimmed = self.trimmed.get(&record.stream).is_some_and(|t| record.offset < *t);
             let gaps = recovered.reported_gaps.get(&record.stream);
             trimmed || gaps.is_some_and(|gaps| gaps.iter().any(|g| g.contains(&record.offset)))
         };
@@ -461,45 +432,27 @@ impl Ledger {
             verdict.appends_lost += 1;
             first_lost.entry(*shard).or_insert(*id);
             let level = append.acknowledged;
-            if level.is_some()
-                && fault
-                    .survives()
-                    .is_some_and(|weakest| level >= Some(weakest))
-            {
+            if level.is_some() && fault.survives().is_some_and(|weakest| level >= Some(weakest)) {
                 let what = describe(append);
                 verdict.found(Rule::O1, format!("{what} is lost after {fault:?}"));
             }
             if let FaultKind::Damage { proven } = fault
                 && Some(*id) <= proven
             {
-                verdict.found(
-                    Rule::O7,
-                    format!("{} is gone without a word", describe(append)),
-                );
+                verdict.found(Rule::O7, format!("{} is gone without a word", describe(append)));
             }
         }
     }
 }
 
 fn describe(append: &Append) -> String {
-    let Append {
-        id,
-        shard,
-        records,
-        acknowledged,
-    } = append;
-    let place = records
-        .first()
-        .map(|r| format!("{}/{}", r.stream, r.offset))
-        .unwrap_or_default();
+    let Append { id, shard, records, acknowledged } = append;
+    let place = records.first().map(|r| format!("{}/{}", r.stream, r.offset)).unwrap_or_default();
     let level = match acknowledged {
         Some(level) => format!("acknowledged as {level:?}"),
         None => "not acknowledged".to_string(),
     };
-    format!(
-        "{id:?} (shard {shard}, {} records from {place}, {level})",
-        records.len()
-    )
+    format!("{id:?} (shard {shard}, {} records from {place}, {level})", records.len())
 }
 
 /// O4: two recoveries one after the other, with nothing appended in between, give the same.
@@ -537,10 +490,7 @@ mod tests {
     fn ledger() -> (Ledger, Vec<Vec<u8>>) {
         let mut ledger = Ledger::new();
         let payloads: Vec<Vec<u8>> = (0..4).map(|_| ledger.payload(20)).collect();
-        let ids: Vec<AppendId> = payloads
-            .iter()
-            .map(|p| ledger.submit_one(0, "s", p))
-            .collect();
+        let ids: Vec<AppendId> = payloads.iter().map(|p| ledger.submit_one(0, "s", p)).collect();
         ledger.acknowledge(ids[0], Level::Synced, 0);
         ledger.acknowledge(ids[1], Level::Synced, 1);
         ledger.acknowledge(ids[2], Level::Written, 2);
@@ -549,18 +499,12 @@ mod tests {
 
     fn content(records: &[(u64, &[u8])]) -> Recovered {
         let records = records.iter().map(|(o, p)| (*o, p.to_vec())).collect();
-        Recovered {
-            streams: BTreeMap::from([("s".to_string(), records)]),
-            ..Recovered::default()
-        }
+        Recovered { streams: BTreeMap::from([("s".to_string(), records)]), ..Recovered::default() }
     }
 
     fn prefix(payloads: &[Vec<u8>]) -> Recovered {
-        let records: Vec<(u64, &[u8])> = payloads
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (i as u64, p.as_slice()))
-            .collect();
+        let records: Vec<(u64, &[u8])> =
+            payloads.iter().enumerate().map(|(i, p)| (i as u64, p.as_slice())).collect();
         content(&records)
     }
 
@@ -587,11 +531,7 @@ mod tests {
         ] {
             for n in 0..=4 {
                 let broken = judge(&ledger, prefix(&p[..n]), fault);
-                let expected = if n >= least {
-                    GOOD
-                } else {
-                    BTreeSet::from([Rule::O1])
-                };
+                let expected = if n >= least { GOOD } else { BTreeSet::from([Rule::O1]) };
                 assert_eq!(broken, expected, "{fault:?} {n}");
             }
         }
@@ -604,10 +544,7 @@ mod tests {
         ledger.acknowledge(id, Level::Memory, 0);
         let none = Recovered::default;
         assert_eq!(judge(&ledger, none(), FaultKind::ProcessKill), GOOD);
-        assert_eq!(
-            judge(&ledger, none(), FaultKind::CleanClose),
-            BTreeSet::from([Rule::O1])
-        );
+        assert_eq!(judge(&ledger, none(), FaultKind::CleanClose), BTreeSet::from([Rule::O1]));
     }
 
     #[test]
@@ -633,20 +570,12 @@ mod tests {
     #[test]
     fn a_batch_is_there_whole_or_not_at_all_also_over_streams() {
         let mut ledger = Ledger::new();
-        let batch = vec![
-            ("s".to_string(), b"one".to_vec()),
-            ("t".to_string(), b"two".to_vec()),
-        ];
+        let batch = vec![("s".to_string(), b"one".to_vec()), ("t".to_string(), b"two".to_vec())];
         ledger.submit(0, batch);
         assert_eq!(judge(&ledger, Recovered::default(), CUT), GOOD);
-        assert_eq!(
-            judge(&ledger, content(&[(0, b"one")]), CUT),
-            BTreeSet::from([Rule::O2])
-        );
+        assert_eq!(judge(&ledger, content(&[(0, b"one")]), CUT), BTreeSet::from([Rule::O2]));
         let mut whole = content(&[(0, b"one")]);
-        whole
-            .streams
-            .insert("t".to_string(), vec![(0, b"two".to_vec())]);
+        whole.streams.insert("t".to_string(), vec![(0, b"two".to_vec())]);
         assert_eq!(judge(&ledger, whole, CUT), GOOD);
     }
 
@@ -667,34 +596,23 @@ mod tests {
         let mut ledger = Ledger::new();
         let id = ledger.submit_one(0, "s", b"a");
         ledger.acknowledge(id, Level::Synced, 1);
-        assert_eq!(
-            judge(&ledger, content(&[(0, b"a")]), CUT),
-            BTreeSet::from([Rule::O2])
-        );
+        assert_eq!(judge(&ledger, content(&[(0, b"a")]), CUT), BTreeSet::from([Rule::O2]));
     }
 
     #[test]
     fn what_was_cut_off_never_comes_back_and_what_was_served_stays() {
         let (mut ledger, p) = ledger();
         let recovered = prefix(&p[..3]);
-        ledger
-            .judge(&Outcome::Opened(recovered.clone()), CUT)
-            .assert_good("first");
+        ledger.judge(&Outcome::Opened(recovered.clone()), CUT).assert_good("first");
         ledger.adopt(&recovered);
         assert_eq!(judge(&ledger, prefix(&p), CUT), BTreeSet::from([Rule::O5]));
-        assert_eq!(
-            judge(&ledger, prefix(&p[..2]), CUT),
-            BTreeSet::from([Rule::O1])
-        );
+        assert_eq!(judge(&ledger, prefix(&p[..2]), CUT), BTreeSet::from([Rule::O1]));
         let new = ledger.payload(20);
         let id = ledger.submit_one(0, "s", &new);
         ledger.acknowledge(id, Level::Synced, 3);
         let good = content(&[(0, &p[0]), (1, &p[1]), (2, &p[2]), (3, &new)]);
         assert_eq!(judge(&ledger, good, CUT), GOOD);
-        assert_eq!(
-            judge(&ledger, prefix(&p), CUT),
-            BTreeSet::from([Rule::O1, Rule::O5])
-        );
+        assert_eq!(judge(&ledger, prefix(&p), CUT), BTreeSet::from([Rule::O1, Rule::O5]));
     }
 
     #[test]
@@ -705,32 +623,23 @@ mod tests {
             let kept: Vec<(u64, &[u8])> = (from..4).map(|i| (i as u64, &p[i][..])).collect();
             assert_eq!(judge(&ledger, content(&kept), CUT), GOOD);
         }
-        assert_eq!(
-            judge(&ledger, content(&[(3, &p[3])]), FaultKind::ProcessKill),
-            { BTreeSet::from([Rule::O1, Rule::O2]) }
-        );
+        assert_eq!(judge(&ledger, content(&[(3, &p[3])]), FaultKind::ProcessKill), {
+            BTreeSet::from([Rule::O1, Rule::O2])
+        });
         let recovered = content(&[(2, &p[2])]);
         ledger.adopt(&recovered);
         assert_eq!(judge(&ledger, recovered, CUT), GOOD);
         let id = ledger.submit_one(0, "s", b"next");
         ledger.acknowledge(id, Level::Synced, 3);
-        assert_eq!(
-            judge(&ledger, content(&[(2, &p[2]), (3, b"next")]), CUT),
-            GOOD
-        );
+        assert_eq!(judge(&ledger, content(&[(2, &p[2]), (3, b"next")]), CUT), GOOD);
     }
 
     #[test]
     fn a_refusal_is_right_after_damage_and_wrong_after_a_crash() {
         let (ledger, _) = ledger();
         let refused = Outcome::Refused("bad frame".to_string());
-        assert_eq!(
-            rules(&ledger.judge(&refused, CUT)),
-            BTreeSet::from([Rule::O6])
-        );
-        let damage = FaultKind::Damage {
-            proven: Some(AppendId(2)),
-        };
+        assert_eq!(rules(&ledger.judge(&refused, CUT)), BTreeSet::from([Rule::O6]));
+        let damage = FaultKind::Damage { proven: Some(AppendId(2)) };
         assert_eq!(rules(&ledger.judge(&refused, damage)), GOOD);
         assert_eq!(rules(&ledger.judge(&refused, FaultKind::LyingDisk)), GOOD);
     }
@@ -738,14 +647,9 @@ mod tests {
     #[test]
     fn damage_is_silent_only_above_what_was_proven() {
         let (ledger, p) = ledger();
-        let damage = FaultKind::Damage {
-            proven: Some(AppendId(2)),
-        };
+        let damage = FaultKind::Damage { proven: Some(AppendId(2)) };
         assert_eq!(judge(&ledger, prefix(&p[..2]), damage), GOOD);
-        assert_eq!(
-            judge(&ledger, prefix(&p[..1]), damage),
-            BTreeSet::from([Rule::O7])
-        );
+        assert_eq!(judge(&ledger, prefix(&p[..1]), damage), BTreeSet::from([Rule::O7]));
         let unproven = FaultKind::Damage { proven: None };
         assert_eq!(judge(&ledger, Recovered::default(), unproven), GOOD);
     }
@@ -754,12 +658,8 @@ mod tests {
     fn a_gap_that_was_reported_is_not_silent() {
         let (ledger, p) = ledger();
         let mut gappy = content(&[(0, &p[0]), (2, &p[2]), (3, &p[3])]);
-        gappy
-            .reported_gaps
-            .insert("s".to_string(), vec![Range { start: 1, end: 2 }]);
-        let damage = FaultKind::Damage {
-            proven: Some(AppendId(3)),
-        };
+        gappy.reported_gaps.insert("s".to_string(), vec![Range { start: 1, end: 2 }]);
+        let damage = FaultKind::Damage { proven: Some(AppendId(3)) };
         assert_eq!(judge(&ledger, gappy.clone(), damage), GOOD);
         assert_eq!(judge(&ledger, gappy, CUT), BTreeSet::from([Rule::O6]));
     }

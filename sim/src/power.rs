@@ -37,11 +37,8 @@ impl World {
         let tear_bytes = u64::from(crash.tear_bytes.max(1)).next_multiple_of(512);
         let units = self.volatile_units(tear_bytes);
         let keep = crash.keep.decide(units.len(), &mut rng);
-        let kept: BTreeSet<(u64, u64)> = units
-            .into_iter()
-            .zip(keep)
-            .filter_map(|(unit, keep)| keep.then_some(unit))
-            .collect();
+        let kept: BTreeSet<(u64, u64)> =
+            units.into_iter().zip(keep).filter_map(|(unit, keep)| keep.then_some(unit)).collect();
         let inodes: Vec<u64> = self.inodes.keys().copied().collect();
         for inode in inodes {
             self.inode(inode).cut(&kept, tear_bytes);
@@ -49,11 +46,7 @@ impl World {
         self.flights.clear();
         self.handles.clear();
         self.forget_unused();
-        self.trace.event(
-            "crash",
-            "",
-            &[kept.len() as u64, self.names.inodes().count() as u64],
-        );
+        self.trace.event("crash", "", &[kept.len() as u64, self.names.inodes().count() as u64]);
     }
 
     /// The process dies. Every handle is dead afterwards; the cache lives on.
@@ -83,8 +76,7 @@ impl World {
             };
             self.completions += 1;
             let now = self.completions;
-            self.inode(file.inode)
-                .break_write(write, now, landed, &mut rng);
+            self.inode(file.inode).break_write(write, now, landed, &mut rng);
         }
         self.handles.clear();
         self.forget_unused();
@@ -112,10 +104,7 @@ impl World {
 
     /// The areas whose fate a cut decides, in the order in which their writes were submitted.
     pub(crate) fn volatile_units(&self, tear_bytes: u64) -> BTreeSet<(u64, u64)> {
-        self.inodes
-            .values()
-            .flat_map(|inode| inode.volatile_units(tear_bytes))
-            .collect()
+        self.inodes.values().flat_map(|inode| inode.volatile_units(tear_bytes)).collect()
     }
 
     fn land_late_in_cache(&mut self) {

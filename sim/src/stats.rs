@@ -63,10 +63,7 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn new(keep_lines: bool) -> Self {
-        Self {
-            hash: 0,
-            lines: keep_lines.then(Vec::new),
-        }
+        Self { hash: 0, lines: keep_lines.then(Vec::new) }
     }
 
     pub(crate) fn event(&mut self, what: &str, subject: &str, numbers: &[u64]) {

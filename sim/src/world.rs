@@ -78,18 +78,9 @@ pub(crate) struct Finished {
 
 /// An operation on data as the handle submits it.
 pub(crate) enum DataOp {
-    Write {
-        offset: u64,
-        bytes: Vec<u8>,
-        slices_fit: bool,
-        flush: Flush,
-    },
+    Write { offset: u64, bytes: Vec<u8>, slices_fit: bool, flush: Flush },
     Sync,
-    Read {
-        offset: u64,
-        len: usize,
-        fits: bool,
-    },
+    Read { offset: u64, len: usize, fits: bool },
 }
 
 /// A power cut that comes by itself.
@@ -165,12 +156,7 @@ impl World {
             Err((kind, broken)) => Work::Refused(self.violation(kind, broken)),
         };
         let file = (!matches!(work, Work::Refused(_))).then_some(id);
-        self.submit(Flight {
-            handle,
-            number,
-            file,
-            work,
-        });
+        self.submit(Flight { handle, number, file, work });
     }
 
     pub(crate) fn submit(&mut self, flight: Flight) {
@@ -202,12 +188,7 @@ impl World {
         let aligned = |n: u64| n.is_multiple_of(self.align_bytes);
         let before = self.completions;
         match op {
-            DataOp::Write {
-                offset,
-                bytes,
-                slices_fit,
-                flush,
-            } => {
+            DataOp::Write { offset, bytes, slices_fit, flush } => {
                 let len = bytes.len() as u64;
                 let end = self.inodes.get(&file.inode).map_or(0, |inode| inode.len());
                 if !file.writable {
@@ -224,34 +205,23 @@ impl World {
                     return Err(refused("write beyond the end of the file"));
                 }
                 self.trace.mix_bytes(&bytes);
-                self.trace
-                    .event("submit write", file.name.as_str(), &[offset, len]);
+                self.trace.event("submit write", file.name.as_str(), &[offset, len]);
                 let write = self.fresh_number();
                 self.inode(file.inode).begin_write(write, offset, bytes);
-                Ok(Work::Write {
-                    file,
-                    write,
-                    len,
-                    flush,
-                    before,
-                })
+                Ok(Work::Write { file, write, len, flush, before })
             }
-            DataOp::Sync if !file.writable => Err((
-                DiskErrorKind::Access,
-                "flush of a file that was opened for reading",
-            )),
+            DataOp::Sync if !file.writable => {
+                Err((DiskErrorKind::Access, "flush of a file that was opened for reading"))
+            }
             DataOp::Sync => {
                 self.trace.event("submit sync", file.name.as_str(), &[]);
                 Ok(Work::Sync { file, before })
             }
             DataOp::Read { offset, len, fits } => {
                 if !fits || !aligned(offset) || !aligned(len as u64) {
-                    return Err(refused(
-                        "misaligned read, or one that its block does not hold",
-                    ));
+                    return Err(refused("misaligned read, or one that its block does not hold"));
                 }
-                self.trace
-                    .event("submit read", file.name.as_str(), &[offset, len as u64]);
+                self.trace.event("submit read", file.name.as_str(), &[offset, len as u64]);
                 Ok(Work::Read { file, offset, len })
             }
         }
@@ -270,11 +240,7 @@ impl World {
         let mut finished = Vec::with_capacity(count);
         for _ in 0..count {
             let ready = self.ready(handle);
-            let chosen = if self.shuffled {
-                self.rng.index(ready.len())
-            } else {
-                0
-            };
+            let chosen = if self.shuffled { self.rng.index(ready.len()) } else { 0 };
             let Some(at) = ready.get(chosen) else { break };
             let flight = self.flights.remove(*at);
             match self.carry_out(flight) {
@@ -289,11 +255,7 @@ impl World {
     /// Which flights may end next: any on data, the first on names.
     fn ready(&self, handle: u64) -> Vec<usize> {
         let mut name_seen = false;
-        let mine = self
-            .flights
-            .iter()
-            .enumerate()
-            .filter(|(_, f)| f.handle == handle);
+        let mine = self.flights.iter().enumerate().filter(|(_, f)| f.handle == handle);
         mine.filter(|(_, f)| {
             let name = matches!(f.work, Work::Name(_));
             !(name && std::mem::replace(&mut name_seen, true))
@@ -307,19 +269,12 @@ impl World {
         let mut bytes = Vec::new();
         let result = match flight.work {
             Work::Refused(error) => Err(error),
-            Work::Write {
-                file,
-                write,
-                len,
-                flush,
-                before,
-            } => self.write(&file, write, len, flush, before),
+            Work::Write { file, write, len, flush, before } => {
+                self.write(&file, write, len, flush, before)
+            }
             Work::Sync { file, before } => {
                 self.stats.syncs += 1;
-                let covered = Covered {
-                    completed_by: Some(before),
-                    own: None,
-                };
+                let covered = Covered { completed_by: Some(before), own: None };
                 self.flush(&file, covered).map(|()| Done::Synced)
             }
             Work::Read { file, offset, len } => self.read(&file, offset, len).map(|read| {
@@ -329,19 +284,13 @@ impl World {
             Work::Name(op) => self.name_op(flight.handle, op),
         };
         self.trace.mix_bytes(&bytes);
-        self.trace.event(
-            "done",
-            "",
-            &[flight.handle, flight.number, u64::from(result.is_ok())],
-        );
+        self.trace.event("done", "", &[flight.handle, flight.number, u64::from(result.is_ok())]);
         self.count_down(Moment::Completion);
-        self.handles
-            .contains_key(&flight.handle)
-            .then_some(Finished {
-                number: flight.number,
-                result,
-                bytes,
-            })
+        self.handles.contains_key(&flight.handle).then_some(Finished {
+            number: flight.number,
+            result,
+            bytes,
+        })
     }
 
     pub(crate) fn strike(&mut self, class: Class, file: Option<&FileName>) -> Option<Effect> {
@@ -389,14 +338,7 @@ impl World {
                 Some(before)
             }
         };
-        self.flush(
-            file,
-            Covered {
-                completed_by,
-                own: Some(write),
-            },
-        )
-        .map(|()| Done::Wrote)
+        self.flush(file, Covered { completed_by, own: Some(write) }).map(|()| Done::Wrote)
     }
 
     fn flush(&mut self, file: &OpenFile, covered: Covered) -> Result<(), DiskError> {
@@ -440,10 +382,7 @@ impl World {
 
     /// Drops files that nobody can reach any more.
     pub(crate) fn forget_unused(&mut self) {
-        let open = self
-            .handles
-            .values()
-            .flat_map(|h| h.files.values().map(|f| f.inode));
+        let open = self.handles.values().flat_map(|h| h.files.values().map(|f| f.inode));
         let late = self.late.iter().map(|(inode, _)| *inode);
         let used: BTreeSet<u64> = self.names.inodes().chain(open).chain(late).collect();
         self.inodes.retain(|inode, _| used.contains(inode));
@@ -451,19 +390,8 @@ impl World {
 
     /// How much room files take: those with a name, and those that are open.
     pub(crate) fn used_bytes(&self) -> u64 {
-        let open = self
-            .handles
-            .values()
-            .flat_map(|h| h.files.values().map(|f| f.inode));
-        let used: BTreeSet<u64> = self
-            .names
-            .iter()
-            .map(|(_, inode)| inode)
-            .chain(open)
-            .collect();
-        used.iter()
-            .filter_map(|inode| self.inodes.get(inode))
-            .map(|inode| inode.len())
-            .sum()
+        let open = self.handles.values().flat_map(|h| h.files.values().map(|f| f.inode));
+        let used: BTreeSet<u64> = self.names.iter().map(|(_, inode)| inode).chain(open).collect();
+        used.iter().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.len()).sum()
     }
 }

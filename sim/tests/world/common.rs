@@ -28,11 +28,7 @@ impl Process {
 
     /// With blocks that are there already: mapping them costs more than a short life.
     pub(crate) fn start_with(world: &SimWorld, pool: &BlockPool) -> Self {
-        Self {
-            disk: SimDisk::open(world),
-            pool: pool.clone(),
-            next_tag: 0,
-        }
+        Self { disk: SimDisk::open(world), pool: pool.clone(), next_tag: 0 }
     }
 
     pub(crate) fn run(&mut self, op: Op) -> Result<Done, DiskError> {
@@ -40,20 +36,12 @@ impl Process {
     }
 
     pub(crate) fn create(&mut self, file: FileId, text: &str, bytes: u64) {
-        let created = self.run(Op::Create {
-            file,
-            name: name(text),
-            bytes,
-        });
+        let created = self.run(Op::Create { file, name: name(text), bytes });
         assert_eq!(created, Ok(Done::Opened { bytes }));
     }
 
     pub(crate) fn open(&mut self, file: FileId, text: &str) -> Result<Done, DiskError> {
-        self.run(Op::Open {
-            file,
-            name: name(text),
-            write: true,
-        })
+        self.run(Op::Open { file, name: name(text), write: true })
     }
 
     pub(crate) fn sync_dir(&mut self) {
@@ -64,12 +52,7 @@ impl Process {
         let mut block = self.pool.take().expect("a free block");
         block.fill(fill);
         let data = vec![Slice { block, len: KIB4 }];
-        Op::Write {
-            file,
-            offset: block_no * KIB4 as u64,
-            data,
-            flush,
-        }
+        Op::Write { file, offset: block_no * KIB4 as u64, data, flush }
     }
 
     pub(crate) fn write(
@@ -94,15 +77,7 @@ impl Process {
     pub(crate) fn read(&mut self, file: FileId, block_no: u64) -> Result<Vec<u8>, DiskError> {
         let block = self.pool.take().expect("a free block");
         let offset = block_no * KIB4 as u64;
-        let mut done = run(
-            &mut self.disk,
-            Op::Read {
-                file,
-                offset,
-                block,
-                len: KIB4,
-            },
-        );
+        let mut done = run(&mut self.disk, Op::Read { file, offset, block, len: KIB4 });
         match done.result? {
             Done::Read(len) => Ok(done.slices.remove(0).block[..len].to_vec()),
             other => panic!("a read brought {other:?}"),
@@ -129,11 +104,7 @@ impl Process {
 /// A world whose completions come at once and in order, with one file `a` of eight blocks, its
 /// name durable, open as `A`.
 pub(crate) fn one_file(seed: u64) -> (SimWorld, Process) {
-    let world = SimWorld::new(&WorldOptions {
-        seed,
-        shuffled: false,
-        ..WorldOptions::default()
-    });
+    let world = SimWorld::new(&WorldOptions { seed, shuffled: false, ..WorldOptions::default() });
     let mut process = Process::start(&world);
     process.create(A, "a", 8 * KIB4 as u64);
     process.sync_dir();

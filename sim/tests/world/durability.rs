@@ -74,19 +74,10 @@ fn a_write_in_flight_may_be_on_the_media_in_part() {
         let write = process.write_op(A, 0, 1, Flush::Own);
         process.submit(write);
         let keep = Keep::Random(500_000);
-        world.crash(&Crash {
-            keep,
-            names: KeepNames::All,
-            tear_bytes: 512,
-            seed,
-        });
+        world.crash(&Crash { keep, names: KeepNames::All, tear_bytes: 512, seed });
         let bytes = world.read("a");
         let sectors: Vec<u8> = bytes[..KIB4].chunks(512).map(|s| s[0]).collect();
-        assert!(
-            bytes[..KIB4]
-                .chunks(512)
-                .all(|s| s.iter().all(|b| *b == s[0]))
-        );
+        assert!(bytes[..KIB4].chunks(512).all(|s| s.iter().all(|b| *b == s[0])));
         states.insert(sectors);
     }
     assert!(states.len() > 30, "only {} states", states.len());
@@ -100,18 +91,9 @@ fn blocks_of_4096_bytes_tear_only_where_told() {
             process.write_ok(A, block, 1, Flush::No);
         }
         let keep = Keep::Random(500_000);
-        world.crash(&Crash {
-            keep,
-            names: KeepNames::All,
-            tear_bytes: 4096,
-            seed,
-        });
+        world.crash(&Crash { keep, names: KeepNames::All, tear_bytes: 4096, seed });
         let bytes = world.read("a");
-        assert!(
-            bytes
-                .chunks(KIB4)
-                .all(|b| b.iter().all(|byte| *byte == b[0]))
-        );
+        assert!(bytes.chunks(KIB4).all(|b| b.iter().all(|byte| *byte == b[0])));
     }
 }
 
@@ -129,19 +111,12 @@ fn a_mask_decides_each_unit_and_enumerates_every_state() {
     for mask in crash_states(units, 16, 0, 0) {
         let fork = world.fork();
         fork.crash(&Crash::masked(mask.clone(), 4096));
-        let kept: Vec<bool> = fills(&fork.read("a"))[..4]
-            .iter()
-            .map(|b| *b == 1)
-            .collect();
+        let kept: Vec<bool> = fills(&fork.read("a"))[..4].iter().map(|b| *b == 1).collect();
         assert_eq!(kept, mask);
         seen.insert(kept);
     }
     assert_eq!(seen.len(), 16);
-    assert_eq!(
-        world.volatile_units(4096),
-        4,
-        "the forks changed their origin"
-    );
+    assert_eq!(world.volatile_units(4096), 4, "the forks changed their origin");
 }
 
 #[test]
@@ -153,10 +128,7 @@ fn a_created_file_keeps_its_length_but_perhaps_not_its_name() {
     lost.crash(&Crash::losing_all());
     assert_eq!(lost.files(), [("a".to_string(), 8 * KIB4 as u64)]);
     let kept = world.fork();
-    kept.crash(&Crash {
-        names: KeepNames::All,
-        ..Crash::losing_all()
-    });
+    kept.crash(&Crash { names: KeepNames::All, ..Crash::losing_all() });
     assert_eq!(kept.files().len(), 2);
     assert_eq!(kept.read("b"), vec![0; 2 * KIB4]);
     process.sync_dir();
@@ -170,26 +142,15 @@ fn renames_are_atomic_and_removals_may_be_undone() {
     process.create(B, "b", KIB4 as u64);
     process.create(FileId(3), "c", KIB4 as u64);
     process.sync_dir();
-    let rename = Op::Rename {
-        from: name("a"),
-        to: name("b"),
-    };
+    let rename = Op::Rename { from: name("a"), to: name("b") };
     assert_eq!(process.run(rename), Ok(Done::Named));
     assert_eq!(process.run(Op::Remove { name: name("c") }), Ok(Done::Named));
     let mut seen = BTreeSet::new();
     for seed in 0..40 {
         let fork = world.fork();
-        fork.crash(&Crash {
-            names: KeepNames::Groups,
-            seed,
-            ..Crash::losing_all()
-        });
+        fork.crash(&Crash { names: KeepNames::Groups, seed, ..Crash::losing_all() });
         let files: Vec<(String, u64)> = fork.files();
-        let b = files
-            .iter()
-            .find(|(n, _)| n == "b")
-            .expect("b is always there")
-            .1;
+        let b = files.iter().find(|(n, _)| n == "b").expect("b is always there").1;
         assert_eq!(b == 8 * KIB4 as u64, files.iter().all(|(n, _)| n != "a"));
         seen.insert(files);
     }
@@ -199,10 +160,7 @@ fn renames_are_atomic_and_removals_may_be_undone() {
 #[test]
 fn a_replaced_file_is_durable_when_it_completed_and_whole_in_between() {
     let (world, mut process) = one_file(1);
-    let replace = |text: &str| Op::Replace {
-        name: name("m"),
-        content: text.into(),
-    };
+    let replace = |text: &str| Op::Replace { name: name("m"), content: text.into() };
     assert_eq!(process.run(replace("old")), Ok(Done::Named));
     let fork = world.fork();
     fork.crash(&Crash::losing_all());
@@ -211,27 +169,17 @@ fn a_replaced_file_is_durable_when_it_completed_and_whole_in_between() {
     let mut seen = BTreeSet::new();
     for seed in 0..60 {
         let fork = world.fork();
-        fork.crash(&Crash {
-            names: KeepNames::Groups,
-            seed,
-            ..Crash::losing_all()
-        });
+        fork.crash(&Crash { names: KeepNames::Groups, seed, ..Crash::losing_all() });
         seen.insert(fork.read("m"));
     }
-    assert_eq!(
-        seen,
-        BTreeSet::from([b"old".to_vec(), b"new and longer".to_vec()])
-    );
+    assert_eq!(seen, BTreeSet::from([b"old".to_vec(), b"new and longer".to_vec()]));
 }
 
 #[test]
 fn a_replace_makes_no_other_name_durable() {
     let (world, mut process) = one_file(1);
     process.create(B, "b", KIB4 as u64);
-    let replace = Op::Replace {
-        name: name("m"),
-        content: b"x".to_vec(),
-    };
+    let replace = Op::Replace { name: name("m"), content: b"x".to_vec() };
     assert_eq!(process.run(replace), Ok(Done::Named));
     world.crash(&Crash::losing_all());
     let names: Vec<String> = world.files().into_iter().map(|f| f.0).collect();
@@ -241,19 +189,11 @@ fn a_replace_makes_no_other_name_durable() {
 #[test]
 fn a_file_that_was_being_created_may_be_short() {
     let (world, mut process) = one_file(1);
-    process.submit(Op::Create {
-        file: B,
-        name: name("b"),
-        bytes: 8 * KIB4 as u64,
-    });
+    process.submit(Op::Create { file: B, name: name("b"), bytes: 8 * KIB4 as u64 });
     let lengths: BTreeSet<Option<u64>> = (0..80)
         .map(|seed| {
             let fork = world.fork();
-            fork.crash(&Crash {
-                names: KeepNames::Groups,
-                seed,
-                ..Crash::losing_all()
-            });
+            fork.crash(&Crash { names: KeepNames::Groups, seed, ..Crash::losing_all() });
             fork.files().iter().find(|(n, _)| n == "b").map(|f| f.1)
         })
         .collect();
@@ -280,12 +220,7 @@ fn after_a_cut_the_old_disk_is_dead_and_gives_its_blocks_back() {
     assert_eq!(process.pool.available(), free);
     assert_eq!(kind(process.write(A, 0, 1, Flush::No)), DiskErrorKind::Io);
     let mut next = Process::start(&world);
-    assert_eq!(
-        next.open(A, "a"),
-        Ok(Done::Opened {
-            bytes: 8 * KIB4 as u64
-        })
-    );
+    assert_eq!(next.open(A, "a"), Ok(Done::Opened { bytes: 8 * KIB4 as u64 }));
 }
 
 #[test]
@@ -321,41 +256,23 @@ fn writes_in_flight_when_the_process_dies_land_fully_in_part_or_not_at_all() {
         let write = process.write_op(A, 0, 1, Flush::No);
         process.submit(write);
         world.kill(kill);
-        let early = world.read("a")[..KIB4]
-            .chunks(512)
-            .filter(|s| s[0] == 1)
-            .count();
+        let early = world.read("a")[..KIB4].chunks(512).filter(|s| s[0] == 1).count();
         world.land_late_writes();
-        (
-            early,
-            world.read("a")[..KIB4]
-                .chunks(512)
-                .filter(|s| s[0] == 1)
-                .count(),
-        )
+        (early, world.read("a")[..KIB4].chunks(512).filter(|s| s[0] == 1).count())
     };
     assert_eq!(landed(Kill::LandAll, 1), (8, 8));
     assert_eq!(landed(Kill::LandNone, 1), (0, 0));
     let random: BTreeSet<usize> = (0..40).map(|seed| landed(Kill::Random, seed).1).collect();
-    assert!(
-        random.contains(&0) && random.contains(&8) && random.len() > 3,
-        "{random:?}"
-    );
+    assert!(random.contains(&0) && random.contains(&8) && random.len() > 3, "{random:?}");
     let late: Vec<(usize, usize)> = (0..40).map(|seed| landed(Kill::Late, seed)).collect();
-    assert!(
-        late.iter().all(|l| l.0 == 0) && late.iter().any(|l| l.1 == 8),
-        "{late:?}"
-    );
+    assert!(late.iter().all(|l| l.0 == 0) && late.iter().any(|l| l.1 == 8), "{late:?}");
 }
 
 #[test]
 fn a_scripted_cut_comes_at_the_operation_it_was_told() {
     for moment in [Moment::Submission, Moment::Completion] {
         let (world, mut process) = one_file(1);
-        let crash = Crash {
-            keep: Keep::Nothing,
-            ..Crash::keeping_all()
-        };
+        let crash = Crash { keep: Keep::Nothing, ..Crash::keeping_all() };
         world.crash_after_ops(3, moment, crash);
         for block in 0..2 {
             process.write_ok(A, block, 1, Flush::Own);
@@ -402,18 +319,11 @@ fn data_completes_in_any_order_and_names_in_theirs() {
         let world = SimWorld::seeded(seed);
         let mut process = Process::start(&world);
         process.create(A, "a", 8 * KIB4 as u64);
-        let writes: Vec<_> = (0..3)
-            .map(|b| process.write_op(A, b, 1, Flush::No))
-            .collect();
+        let writes: Vec<_> = (0..3).map(|b| process.write_op(A, b, 1, Flush::No)).collect();
         let data: Vec<u64> = writes.into_iter().map(|op| process.submit(op).0).collect();
         let names: Vec<u64> = (0..3).map(|_| process.submit(Op::List).0).collect();
         let done: Vec<u64> = process.drain().iter().map(|c| c.tag.0).collect();
-        let of = |set: &[u64]| {
-            done.iter()
-                .copied()
-                .filter(|t| set.contains(t))
-                .collect::<Vec<_>>()
-        };
+        let of = |set: &[u64]| done.iter().copied().filter(|t| set.contains(t)).collect::<Vec<_>>();
         assert_eq!(of(&names), names);
         assert_eq!(of(&data).len(), 3);
         orders.insert(of(&data));
@@ -446,15 +356,7 @@ fn a_reap_that_may_not_wait_may_bring_nothing_and_one_that_may_brings_something(
 fn two_disks_share_one_world() {
     let (world, mut writer) = one_file(1);
     let mut reader = Process::start(&world);
-    assert!(
-        reader
-            .run(Op::Open {
-                file: B,
-                name: name("a"),
-                write: false
-            })
-            .is_ok()
-    );
+    assert!(reader.run(Op::Open { file: B, name: name("a"), write: false }).is_ok());
     writer.write_ok(A, 2, 5, Flush::No);
     assert_eq!(reader.read(B, 2).unwrap(), vec![5; KIB4]);
     drop(writer);
@@ -474,11 +376,7 @@ fn a_removed_file_lives_while_it_is_open_and_its_room_comes_back() {
 }
 
 fn busy_run(seed: u64) -> (u64, Vec<String>) {
-    let world = SimWorld::new(&WorldOptions {
-        seed,
-        keep_trace: true,
-        ..WorldOptions::default()
-    });
+    let world = SimWorld::new(&WorldOptions { seed, keep_trace: true, ..WorldOptions::default() });
     let mut process = Process::start(&world);
     process.create(A, "a", 8 * KIB4 as u64);
     for round in 0..8 {
@@ -522,11 +420,7 @@ fn all_states_of_sixteen_sectors_can_be_visited() {
         fork.crash(&Crash::masked(mask, 512));
         let mut next = Process::start_with(&fork, &process.pool);
         next.open(A, "a").unwrap();
-        let kept = |bytes: Vec<u8>| {
-            bytes
-                .chunks(512)
-                .fold(0_u32, |n, s| n * 2 + u32::from(s[0]))
-        };
+        let kept = |bytes: Vec<u8>| bytes.chunks(512).fold(0_u32, |n, s| n * 2 + u32::from(s[0]));
         seen.insert(kept(next.read(A, 0).unwrap()) * 256 + kept(next.read(A, 1).unwrap()));
     }
     assert_eq!(seen.len(), 1 << 16);

@@ -34,9 +34,9 @@ struct Broken;
 type Attempt<T> = Result<T, Broken>;
 
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01B3)
-    })
+    bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01B3))
 }
 
 fn word(block: &[u8], at: usize) -> u64 {
@@ -65,12 +65,7 @@ impl Toy {
     /// Opens, recovers, and gives the records.
     fn open(world: &SimWorld, pool: &BlockPool, bug: Bug) -> Attempt<(Self, Vec<Vec<u8>>)> {
         let process = Process::start_with(world, pool);
-        let mut toy = Self {
-            process,
-            bug,
-            next: 0,
-            last_hash: 0,
-        };
+        let mut toy = Self { process, bug, next: 0, last_hash: 0 };
         let is_new = !matches!(
             toy.try_run(Op::List)?,
             Done::Listed { files, .. } if files.iter().any(|f| f.name.as_str() == "log")
@@ -79,21 +74,10 @@ impl Toy {
             // Made under another name, so that a file that was cut short is never taken for one.
             let _left_over = toy.process.run(Op::Remove { name: name("new") });
             let bytes = BLOCKS * KIB4 as u64;
-            toy.try_run(Op::Create {
-                file: A,
-                name: name("new"),
-                bytes,
-            })?;
-            toy.try_run(Op::Rename {
-                from: name("new"),
-                to: name("log"),
-            })?;
+            toy.try_run(Op::Create { file: A, name: name("new"), bytes })?;
+            toy.try_run(Op::Rename { from: name("new"), to: name("log") })?;
         } else {
-            toy.try_run(Op::Open {
-                file: A,
-                name: name("log"),
-                write: true,
-            })?;
+            toy.try_run(Op::Open { file: A, name: name("log"), write: true })?;
         }
         if bug != Bug::NoDirectorySync {
             toy.try_run(Op::SyncDir)?;
@@ -144,21 +128,12 @@ impl Toy {
         block[..KIB4].copy_from_slice(bytes);
         let data = vec![Slice { block, len: KIB4 }];
         let offset = number * KIB4 as u64;
-        self.process.submit(Op::Write {
-            file: A,
-            offset,
-            data,
-            flush,
-        });
+        self.process.submit(Op::Write { file: A, offset, data, flush });
     }
 
     fn drain(&mut self) -> Attempt<()> {
         let done = self.process.drain();
-        if done.iter().all(|c| c.result.is_ok()) {
-            Ok(())
-        } else {
-            Err(Broken)
-        }
+        if done.iter().all(|c| c.result.is_ok()) { Ok(()) } else { Err(Broken) }
     }
 
     fn flush(&mut self) -> Attempt<()> {
@@ -224,34 +199,20 @@ fn history(pool: &BlockPool, seed: u64, bug: Bug) -> (Result<(), String>, u64) {
     let mut fault = FaultKind::CleanClose;
     for _life in 0..6 {
         if rng.below(4) == 0 {
-            let moment = if rng.coin() {
-                Moment::Submission
-            } else {
-                Moment::Completion
-            };
+            let moment = if rng.coin() { Moment::Submission } else { Moment::Completion };
             world.crash_after_ops(1 + rng.below(40), moment, Crash::seeded(rng.next_u64()));
         }
         let crashes = world.stats().crashes;
         let opened = Toy::open(&world, pool, bug);
         world.cancel_scripted_crash();
         let Ok((mut toy, records)) = opened else {
-            assert!(
-                world.stats().crashes > crashes,
-                "recovery failed without a reason"
-            );
+            assert!(world.stats().crashes > crashes, "recovery failed without a reason");
             fault = FaultKind::PowerCut;
             continue;
         };
-        let records = records
-            .into_iter()
-            .enumerate()
-            .map(|(i, r)| (i as u64, r))
-            .collect();
+        let records = records.into_iter().enumerate().map(|(i, r)| (i as u64, r)).collect();
         let streams = BTreeMap::from([("s".to_string(), records)]);
-        let recovered = Recovered {
-            streams,
-            ..Recovered::default()
-        };
+        let recovered = Recovered { streams, ..Recovered::default() };
         let verdict = ledger.judge(&Outcome::Opened(recovered.clone()), fault);
         if !verdict.is_good() {
             return (Err(format!("seed {seed}: {verdict}")), world.trace_hash());
@@ -259,11 +220,7 @@ fn history(pool: &BlockPool, seed: u64, bug: Bug) -> (Result<(), String>, u64) {
         ledger.adopt(&recovered);
 
         if rng.below(3) == 0 {
-            let class = if rng.coin() {
-                Class::Flush
-            } else {
-                Class::Write
-            };
+            let class = if rng.coin() { Class::Flush } else { Class::Write };
             world.arm(Fault::new(class, When::Nth(1 + rng.below(4)), Effect::EIO));
         }
         let lived = live(&mut toy, &mut ledger, &mut rng);
@@ -271,11 +228,7 @@ fn history(pool: &BlockPool, seed: u64, bug: Bug) -> (Result<(), String>, u64) {
         fault = match rng.below(if lived.is_ok() { 3 } else { 4 }) {
             0 => {
                 world.kill(Kill::Random);
-                if lived.is_ok() {
-                    FaultKind::ProcessKill
-                } else {
-                    FaultKind::FailedLog
-                }
+                if lived.is_ok() { FaultKind::ProcessKill } else { FaultKind::FailedLog }
             }
             3 => FaultKind::FailedLog, // it is closed and opened again
             _ => {
@@ -309,10 +262,7 @@ fn a_sound_log_passes_every_history() {
 fn a_history_repeats_itself() {
     let pool = pool();
     for seed in 0..50 {
-        assert_eq!(
-            history(&pool, seed, Bug::None),
-            history(&pool, seed, Bug::None)
-        );
+        assert_eq!(history(&pool, seed, Bug::None), history(&pool, seed, Bug::None));
     }
 }
 
