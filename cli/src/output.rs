@@ -85,8 +85,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Corrupt(_) => Self::Failed(format!(
-                "{error}\n`ringlog verify` lists all damage, `ringlog read` reads what is left, \
-                 `ringlog repair` gives up what is lost"
+                "{error}\n`ringlog verify` lists all damage, `ringlog repair` gives up what is lost"
             )),
             other => Self::CouldNotRun(other.to_string()),
         }
