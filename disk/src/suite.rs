@@ -4,6 +4,7 @@
 //! when the disk breaks the contract; that is its way of telling.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::block::{Block, BlockPool};
@@ -709,7 +710,6 @@ fn a_wake_during_the_wait_ends_it(r: &mut Rig) {
 }
 
 fn a_wake_while_data_is_in_flight_loses_nothing(r: &mut Rig) {
-    use std::sync::atomic::{AtomicBool, Ordering};
     r.create(0, "file", 16);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -721,6 +721,7 @@ fn a_wake_while_data_is_in_flight_loses_nothing(r: &mut Rig) {
                 std::thread::yield_now();
             }
         });
+        let _end = SetAtEnd(stop);
         let mut out = Vec::new();
         for i in 0..200_u64 {
             let op = r.write_op(0, (i % 16) as usize, 1, i as u8, Flush::Own);
@@ -734,7 +735,6 @@ fn a_wake_while_data_is_in_flight_loses_nothing(r: &mut Rig) {
                 assert_eq!(completion.result, Ok(Done::Wrote));
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
@@ -787,6 +787,15 @@ fn a_drop_with_operations_in_flight_is_safe(r: &mut Rig) {
     std::mem::swap(&mut r.disk, &mut nothing);
     drop(nothing);
     assert_eq!(pool.available(), pool.count() as usize, "a block outlived its disk");
+}
+
+/// Stops a thread of a check also when the check panics: else its scope would wait for ever.
+pub(crate) struct SetAtEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What is left of a rig whose disk was dropped.
