@@ -121,13 +121,21 @@ impl Window {
     }
 
     fn read_ahead(&mut self, disk: &mut dyn Disk) {
+        let mut submitted = false;
         while self.next_read < self.file_bytes && self.pieces.len() < self.depth {
-            let Some(block) = self.pool.take() else { return };
+            let Some(block) = self.pool.take() else { break };
             let offset = self.next_read;
             let len = block.len();
             disk.submit(Tag(offset), Op::Read { file: self.file, offset, block, len });
             self.pieces.push_back(Piece { offset, block: None, len: 0, failed: None });
             self.next_read += len as u64;
+            submitted = true;
+        }
+        if submitted {
+            // Sent off now, so that the disk reads while the caller works on what it has.
+            let mut out = Vec::new();
+            disk.reap(Wait::No, &mut out);
+            out.into_iter().for_each(|done| self.take(done));
         }
     }
 
