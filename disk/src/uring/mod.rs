@@ -343,6 +343,7 @@ impl UringDisk {
         }
         self.take_completions(out);
         self.send_waiting();
+        self.fail_unsubmitted(out);
     }
 
     /// Submits, and waits in the ring for a completion or a wake. True when the wait is over for
@@ -359,9 +360,7 @@ impl UringDisk {
         self.take_completions(out);
         self.send_waiting();
         if entered != Entered::Well && out.len() == before {
-            if entered == Entered::Broken {
-                self.fail_unsubmitted(out);
-            }
+            self.fail_unsubmitted(out);
             // Nothing tells when the kernel will have what it lacks.
             std::thread::sleep(Duration::from_micros(100));
         }
