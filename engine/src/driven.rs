@@ -22,6 +22,7 @@ use crate::receipt::Receipt;
 use crate::recovery::{Identity, ShardRecovery, ask, load, tail};
 use crate::runtime::{Command, Shared, Writer};
 use crate::shard::{Reply, Request, ShardCounts, Time};
+use crate::window::pool_for;
 
 /// Which shard of which log a disk holds.
 #[derive(Clone, Copy, Debug)]
@@ -215,7 +216,7 @@ impl<D: Disk> DrivenShard<D> {
 pub fn examine(disk: &mut dyn Disk, identity: ShardIdentity) -> Result<Lsn, OpenError> {
     let identity = identity.into();
     let (manifest, streams) = load(disk, &identity)?;
-    let tail = tail::scan(disk, &identity, &manifest, streams)?;
+    let tail = tail::scan(disk, &identity, &manifest, streams, &pool_for(identity.segment_bytes)?)?;
     match tail.corruption {
         Some(corruption) => Err(OpenError::Corrupt(corruption)),
         None => Ok(tail.end),

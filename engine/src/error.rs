@@ -227,9 +227,9 @@ impl fmt::Display for AppendError {
                 write!(f, "{bytes} bytes are more than the {limit} that fit one batch")
             }
             Self::EmptyBatch => f.write_str("a batch holds at least one record"),
-            Self::NeverSynced => {
-                f.write_str("a synced append is never acknowledged under a policy that never flushes")
-            }
+            Self::NeverSynced => f.write_str(
+                "a synced append is never acknowledged under a policy that never flushes",
+            ),
             Self::ReadOnly => f.write_str("the log is open for reading only"),
             Self::Closed => f.write_str("the log was closed"),
             Self::Poisoned(error) => write!(f, "the log failed before: {error}"),

@@ -318,7 +318,8 @@ impl Inbox {
             self.waker.wake();
             return;
         }
-        if level > Durability::Memory && (raised || self.urgent.load(Ordering::Relaxed) & bit == 0) {
+        if level > Durability::Memory && (raised || self.urgent.load(Ordering::Relaxed) & bit == 0)
+        {
             self.urgent.fetch_or(bit, Ordering::SeqCst);
         }
         if self.used.load(Ordering::Relaxed) & bit == 0 {

@@ -55,7 +55,7 @@ pub use options::{Durability, Format, Options, RecoveryMode, SyncPolicy};
 pub use reader::{Reader, Record};
 pub use receipt::Receipt;
 pub use recovery::ShardRecovery;
+pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, Primitive};
 #[doc(hidden)]
 pub use shard::{Reply, Request, ShardCounts, Time};
-pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, Primitive};
 pub use stats::{RecoveryReport, ShardStats, Stats, TrimReport};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringlog_disk::{
-    AnyDisk, BlockPool, BlockingDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, FileName,
-    IoKind, Op, Primitive, entropy, probe_commit,
+    AnyDisk, BlockPool, BlockingDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions,
+    FileName, IoKind, Op, Primitive, entropy, probe_commit,
 };
 
 use crate::chunk::chunk_capacity;
@@ -28,6 +28,7 @@ use crate::published::Published;
 use crate::recovery::{Identity, ShardRecovery, ask, load, load_file, resume, tail};
 use crate::runtime::{Shared, Writer};
 use crate::shard::{SegmentRef, Shard, ShardConfig};
+use crate::window::{holds_any_batch, pool_for};
 
 /// How long the lock of another process that is just going is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -81,12 +82,11 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
     let mut facts = None;
     let mut notes: Vec<String> = Vec::new();
     for shard in 0..meta.shards {
-        let shard_dir = dir.subdir(&names::shard(shard), false).map_err(|error| {
-            match error.kind {
+        let shard_dir =
+            dir.subdir(&names::shard(shard), false).map_err(|error| match error.kind {
                 DiskErrorKind::NotFound => missing_shard(shard),
                 _ => OpenError::Disk(error),
-            }
-        })?;
+            })?;
         let (open, shard_facts, shard_notes) = match write {
             true => open_for_writing(&dir, shard_dir, shard, &meta, options)?,
             false => open_for_reading(shard_dir, shard, &meta, options)?,
@@ -117,16 +117,13 @@ fn missing_shard(shard: u16) -> OpenError {
 fn open_dir(path: &Path, create: bool) -> Result<Dir, OpenError> {
     match Dir::open(path) {
         Ok(dir) => Ok(dir),
-        Err(error) if error.kind == DiskErrorKind::NotFound && create => {
-            Ok(Dir::create_all(path)?)
-        }
+        Err(error) if error.kind == DiskErrorKind::NotFound && create => Ok(Dir::create_all(path)?),
         Err(error) if error.kind == DiskErrorKind::NotFound => {
             Err(OpenError::NotFound(path.to_owned()))
         }
-        Err(error) if error.kind == DiskErrorKind::Unexpected => Err(OpenError::NotALog {
-            dir: path.to_owned(),
-            reason: "it is not a directory".into(),
-        }),
+        Err(error) if error.kind == DiskErrorKind::Unexpected => {
+            Err(OpenError::NotALog { dir: path.to_owned(), reason: "it is not a directory".into() })
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -230,7 +227,12 @@ pub(crate) fn empty_manifest(log: LogId, shard: u16) -> Manifest {
     }
 }
 
-fn report(shard: u16, manifest: &Manifest, tail: &tail::Tail, scan_time: Duration) -> ShardRecovery {
+fn report(
+    shard: u16,
+    manifest: &Manifest,
+    tail: &tail::Tail,
+    scan_time: Duration,
+) -> ShardRecovery {
     ShardRecovery {
         shard,
         clean: manifest.clean,
@@ -258,7 +260,8 @@ fn open_for_reading(
     let mut disk = reading_disk(&dir, options.io)?;
     let start = Instant::now();
     let (manifest, streams) = load(&mut disk, &identity)?;
-    let mut tail = tail::scan(&mut disk, &identity, &manifest, streams)?;
+    let mut tail =
+        tail::scan(&mut disk, &identity, &manifest, streams, &pool_for(identity.segment_bytes)?)?;
     let recovery = report(shard, &manifest, &tail, start.elapsed());
     // Nothing is written, so what is not proven durable is served as it was found.
     while let Some(batch) = tail.unproven.pop_front() {
@@ -318,13 +321,8 @@ fn open_for_writing(
     options: &Options,
 ) -> Result<Parts, OpenError> {
     let (sender, receiver) = sync_channel(1);
-    let task = Task {
-        lock: lock.clone(),
-        dir: dir.clone(),
-        shard,
-        meta: *meta,
-        options: options.clone(),
-    };
+    let task =
+        Task { lock: lock.clone(), dir: dir.clone(), shard, meta: *meta, options: options.clone() };
     let thread = std::thread::Builder::new()
         .name(format!("ringlog-{shard}"))
         .spawn(move || task.run(&sender))
@@ -386,8 +384,7 @@ impl Task {
             names_thread: true,
             ..DiskOptions::default()
         };
-        let disk =
-            ringlog_disk::open(&self.dir, Some(&self.lock), self.options.io, &disk_options)?;
+        let disk = ringlog_disk::open(&self.dir, Some(&self.lock), self.options.io, &disk_options)?;
         let identity = Identity {
             log: self.meta.log,
             shard: self.shard,
@@ -410,8 +407,12 @@ pub(crate) fn open_shard<D: Disk>(
     measure: &dyn Fn() -> Duration,
 ) -> Result<(Writer<D>, Ready), OpenError> {
     let (manifest, streams) = load(&mut disk, identity)?;
+    let scan_pool = match holds_any_batch(&pools.large) {
+        true => pools.large.clone(), // nothing else needs it yet, and it is registered
+        false => pool_for(identity.segment_bytes)?,
+    };
     let scan_began = measure();
-    let tail = tail::scan(&mut disk, identity, &manifest, streams)?;
+    let tail = tail::scan(&mut disk, identity, &manifest, streams, &scan_pool)?;
     let scan_time = measure().saturating_sub(scan_began);
     if let Some(corruption) = tail.corruption {
         return Err(OpenError::Corrupt(corruption));
@@ -489,8 +490,7 @@ impl Pools {
         let half = options.memory_bytes / 2;
         let small = BlockPool::new((half / CHUNK_BYTES).max(16) as u32, CHUNK_BYTES)?;
         let large = BlockPool::new((half / large_bytes).max(2) as u32, large_bytes)?;
-        let batch =
-            BlockPool::new(options.commits_in_flight as u32 * 2 + 2, BATCH_BLOCK_BYTES)?;
+        let batch = BlockPool::new(options.commits_in_flight as u32 * 2 + 2, BATCH_BLOCK_BYTES)?;
         let meta = BlockPool::new(8, BLOCK_BYTES)?;
         let frames_bytes_max = batch_max.min(chunk_capacity(large_bytes) - RUN_BYTES);
         Ok(Self { small, large, batch, meta, frames_bytes_max })

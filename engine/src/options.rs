@@ -251,9 +251,8 @@ impl Options {
 impl SyncPolicy {
     /// Checks the policy's numbers.
     pub(crate) fn validate(&self, field: &str) -> Result<(), OpenError> {
-        let delay = |d: Duration| {
-            (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&d)
-        };
+        let delay =
+            |d: Duration| (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&d);
         let reason = match *self {
             Self::Interval(d) if !delay(d) => "the interval must be within 1 ms to 1 h",
             Self::EveryRecords { records: 0, .. } => "records must be at least 1",

@@ -299,7 +299,9 @@ impl Reader {
                 Ok(())
             }
             Ok(_) => Ok(()),
-            Err(error) if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Unexpected) => {
+            Err(error)
+                if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Unexpected) =>
+            {
                 let name = names::segment(segment.segment);
                 let what = "a listed segment is missing";
                 let (id, file) = (Some(segment.segment), name.as_str());
@@ -321,8 +323,13 @@ impl Reader {
         let Some(open) = &mut self.open else { return Ok(()) };
         let segment = open.segment.segment;
         let name = names::segment(segment);
-        let corruption =
-            self.identity.corruption(Some(segment), name.as_str(), file_offset, Some(self.at), what);
+        let corruption = self.identity.corruption(
+            Some(segment),
+            name.as_str(),
+            file_offset,
+            Some(self.at),
+            what,
+        );
         self.damage.get_or_insert(corruption);
         self.jump = Jump::Damage;
         self.chain = None;

@@ -103,16 +103,18 @@ impl Ticket {
 
     fn change(&self, next: impl Fn(u32) -> u32) {
         let mut state = self.state.load(Ordering::Relaxed);
-        while let Err(now) =
-            self.state.compare_exchange_weak(state, next(state), Ordering::SeqCst, Ordering::Relaxed)
-        {
+        while let Err(now) = self.state.compare_exchange_weak(
+            state,
+            next(state),
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        ) {
             state = now;
         }
         if state & WAITED_FOR != 0 {
             futex::wake_all(&self.state);
-            let wakers = std::mem::take(
-                &mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner),
-            );
+            let wakers =
+                std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
             wakers.into_iter().for_each(Waker::wake);
         }
     }
@@ -236,10 +238,7 @@ impl Receipt {
     pub fn position(&self) -> Option<Position> {
         let placed = self.ticket.placed.get()?;
         let run = placed.runs.get(self.run as usize)?;
-        Some(Position {
-            offset: Offset(run.base.0 + u64::from(self.index)),
-            lsn: placed.lsn,
-        })
+        Some(Position { offset: Offset(run.base.0 + u64::from(self.index)), lsn: placed.lsn })
     }
 
     /// How many records were appended: 1, or the size of the batch.

@@ -4,7 +4,9 @@
 
 use std::collections::VecDeque;
 
-use ringlog_disk::{Block, BlockPool, Completion, Disk, DiskError, DiskErrorKind, Done, FileId, Op, Tag, Wait};
+use ringlog_disk::{
+    Block, BlockPool, Completion, Disk, DiskError, DiskErrorKind, Done, FileId, Op, Tag, Wait,
+};
 
 use crate::limits::BATCH_BYTES_MAX;
 
@@ -21,12 +23,21 @@ pub(crate) fn pool_for(segment_bytes: u64) -> Result<BlockPool, DiskError> {
     BlockPool::new(pieces as u32, PIECE_BYTES)
 }
 
+const MIB: u64 = 1 << 20;
+
+/// Whether a window over blocks of this pool can hold the largest batch.
+pub(crate) fn holds_any_batch(pool: &BlockPool) -> bool {
+    let piece_bytes = pool.block_bytes() / MIB as usize * MIB as usize;
+    (pool.count() as usize - 1) * piece_bytes >= BATCH_BYTES_MAX
+}
+
 /// A window that moves forward over one file.
 pub(crate) struct Window {
     pool: BlockPool,
+    piece_bytes: u64,
     file: FileId,
     file_bytes: u64,
-    /// Pieces in order; each is a whole block of the pool, but for the end of the file.
+    /// Pieces in order, all of the same size but for the end of the file.
     pieces: VecDeque<Piece>,
     next_read: u64,
     /// How many pieces may be ahead: grows while the window moves on, so that a look at the front
@@ -48,8 +59,12 @@ struct Piece {
 impl Window {
     /// A window over a file of `file_bytes`, reading ahead as many blocks as the pool has.
     pub(crate) fn new(pool: BlockPool, file: FileId, file_bytes: u64) -> Self {
+        // A block is taken as a whole, or as whole megabytes.
+        let whole = pool.block_bytes() as u64;
+        let piece_bytes = if whole > MIB { whole / MIB * MIB } else { whole };
         Self {
             pool,
+            piece_bytes,
             file,
             file_bytes,
             pieces: VecDeque::new(),
@@ -68,7 +83,7 @@ impl Window {
         offset: u64,
         len: usize,
     ) -> Result<&[u8], DiskError> {
-        let piece_bytes = self.pool.block_bytes() as u64;
+        let piece_bytes = self.piece_bytes;
         let end = self.file_bytes.min(offset.saturating_add(len as u64));
         if offset >= end {
             return Ok(&[]);
@@ -125,7 +140,7 @@ impl Window {
         while self.next_read < self.file_bytes && self.pieces.len() < self.depth {
             let Some(block) = self.pool.take() else { break };
             let offset = self.next_read;
-            let len = block.len();
+            let len = self.piece_bytes as usize;
             disk.submit(Tag(offset), Op::Read { file: self.file, offset, block, len });
             self.pieces.push_back(Piece { offset, block: None, len: 0, failed: None });
             self.next_read += len as u64;

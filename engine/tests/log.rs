@@ -8,10 +8,7 @@ use ringlog::{
 };
 
 fn small() -> Options {
-    Options {
-        format: Format { segment_bytes: 1 << 20, shards: 1 },
-        ..Options::default()
-    }
+    Options { format: Format { segment_bytes: 1 << 20, shards: 1 }, ..Options::default() }
 }
 
 fn payloads(log: &Log, stream: &str) -> Vec<Vec<u8>> {
@@ -190,11 +187,7 @@ fn a_future_needs_no_runtime() {
 #[test]
 fn synced_under_never_is_refused_and_flush_makes_durable() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        sync: SyncPolicy::Never,
-        durability: Durability::Written,
-        ..small()
-    };
+    let options = Options { sync: SyncPolicy::Never, durability: Durability::Written, ..small() };
     let log = Log::open(dir.path(), options).unwrap();
     let stream = log.stream("s").unwrap();
     let refused = stream.append_with(b"x", Durability::Synced).err();

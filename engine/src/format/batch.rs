@@ -116,11 +116,7 @@ impl BatchHeader {
     ///
     /// # Errors
     /// In words: what was expected and what was found.
-    pub fn decode(
-        bytes: &[u8],
-        seed: HeaderSeed,
-        lsn: Lsn,
-    ) -> Result<(BatchHeader, u32), Refused> {
+    pub fn decode(bytes: &[u8], seed: HeaderSeed, lsn: Lsn) -> Result<(BatchHeader, u32), Refused> {
         let Some(bytes) = bytes.get(..BATCH_HEADER_BYTES) else {
             return Refused::damaged("a batch header is cut short");
         };
@@ -397,12 +393,36 @@ pub fn check_body(
     Ok(())
 }
 
+/// Which offsets of which streams a batch holds, by its section headers and runs alone: where they
+/// fit their checksum, this is known although a frame is damaged. `None` where they do not.
+pub fn read_runs(header: &BatchHeader, batch: &[u8]) -> Option<Vec<Run>> {
+    let body_end = BATCH_HEADER_BYTES.checked_add(header.body_bytes as usize)?;
+    if body_end > batch.len() {
+        return None;
+    }
+    check_meta(header, batch, body_end).ok()?;
+    let mut runs = Vec::new();
+    let mut at = BATCH_HEADER_BYTES;
+    while at < body_end {
+        let section = SectionHeader::decode(&batch[at..body_end])?;
+        let end = at + section.section_bytes();
+        let table = at + SECTION_HEADER_BYTES + section.frames_bytes as usize;
+        runs.extend(batch[table..end].chunks_exact(RUN_BYTES).map(decode_run));
+        at = end;
+    }
+    Some(runs)
+}
+
+fn decode_run(bytes: &[u8]) -> Run {
+    Run {
+        stream: StreamId(get_u32(bytes, 0)),
+        count: get_u32(bytes, 4),
+        base: Offset(get_u64(bytes, 8)),
+    }
+}
+
 /// Walks the section headers and runs, which must fill the body exactly and fit their checksum.
-fn check_meta(
-    header: &BatchHeader,
-    batch: &[u8],
-    body_end: usize,
-) -> Result<(), (usize, String)> {
+fn check_meta(header: &BatchHeader, batch: &[u8], body_end: usize) -> Result<(), (usize, String)> {
     let mut meta = crc32fast::Hasher::new();
     let mut at = BATCH_HEADER_BYTES;
     let mut frames: u64 = 0;
@@ -424,7 +444,10 @@ fn check_meta(
         return Err((at, "sections that do not add up to their batch".into()));
     }
     if meta.finalize() != header.meta_crc {
-        return Err((BATCH_HEADER_BYTES, "the checksum of the section headers does not fit".into()));
+        return Err((
+            BATCH_HEADER_BYTES,
+            "the checksum of the section headers does not fit".into(),
+        ));
     }
     Ok(())
 }
@@ -437,11 +460,7 @@ fn check_section(
     visit: &mut impl FnMut(FrameRef),
 ) -> Result<(), (usize, String)> {
     let frames_end = SECTION_HEADER_BYTES + section.frames_bytes as usize;
-    let mut runs = bytes[frames_end..].chunks_exact(RUN_BYTES).map(|run| Run {
-        stream: StreamId(get_u32(run, 0)),
-        count: get_u32(run, 4),
-        base: Offset(get_u64(run, 8)),
-    });
+    let mut runs = bytes[frames_end..].chunks_exact(RUN_BYTES).map(decode_run);
     let mut run = Run { stream: StreamId(0), count: 0, base: Offset(0) };
     let mut in_run = 0;
     let mut at = SECTION_HEADER_BYTES;

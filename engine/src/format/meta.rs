@@ -22,11 +22,7 @@ pub(super) fn wrap(magic: [u8; 4], content: &[u8]) -> Vec<u8> {
 }
 
 /// Checks an envelope and gives its content.
-pub(super) fn unwrap<'a>(
-    magic: [u8; 4],
-    file: &'a [u8],
-    what: &str,
-) -> Result<&'a [u8], Refused> {
+pub(super) fn unwrap<'a>(magic: [u8; 4], file: &'a [u8], what: &str) -> Result<&'a [u8], Refused> {
     if file.len() < ENVELOPE_BYTES {
         return Refused::damaged(format!("a {what} is cut short"));
     }

@@ -22,8 +22,8 @@ use ringlog_disk::{Disk, DiskError, DiskErrorKind, Done, Listed, Op, run};
 use crate::error::{Corruption, OpenError};
 use crate::format::Refused;
 use crate::format::batch::{BatchHeader, FrameKind, FrameRef, check_body};
-use crate::format::catalogue;
-use crate::format::manifest::Manifest;
+use crate::format::catalogue::{self, CatalogueEntry};
+use crate::format::manifest::{CataloguePart, Manifest};
 use crate::ids::{LogId, Lsn, Offset, SegmentId, StreamId};
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::names;
@@ -123,30 +123,38 @@ pub(crate) fn load(
     let manifest = load_manifest(disk, identity)?;
     let mut streams = Streams::default();
     for part in &manifest.catalogue {
-        let name = names::catalogue(part.number);
-        let damaged = |what: &str| {
-            OpenError::Corrupt(identity.corruption(None, name.as_str(), 0, None, what))
-        };
-        let file = match load_file(disk, name.clone(), catalogue::PART_BYTES_MAX) {
-            Ok(file) => file,
-            Err(error) if error.kind == DiskErrorKind::NotFound => {
-                return Err(damaged("a listed part of the stream catalogue is missing"));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if file.len() as u64 != part.bytes || crc32fast::hash(&file) != part.crc {
-            return Err(damaged("a part of the stream catalogue is not the one that is listed"));
-        }
-        let entries = catalogue::decode(&file, identity.log, identity.shard, part.number)
-            .map_err(|refused| identity.refused(name.as_str(), refused))?;
-        for entry in entries {
-            if entry.stream.0 >= STREAMS_MAX {
-                return Err(damaged("a stream number that is too large"));
-            }
+        for entry in load_part(disk, identity, part)? {
             streams.catalogued(entry);
         }
     }
     Ok((manifest, streams))
+}
+
+/// One listed part of the catalogue.
+pub(crate) fn load_part(
+    disk: &mut dyn Disk,
+    identity: &Identity,
+    part: &CataloguePart,
+) -> Result<Vec<CatalogueEntry>, OpenError> {
+    let name = names::catalogue(part.number);
+    let damaged =
+        |what: &str| OpenError::Corrupt(identity.corruption(None, name.as_str(), 0, None, what));
+    let file = match load_file(disk, name.clone(), catalogue::PART_BYTES_MAX) {
+        Ok(file) => file,
+        Err(error) if error.kind == DiskErrorKind::NotFound => {
+            return Err(damaged("a listed part of the stream catalogue is missing"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if file.len() as u64 != part.bytes || crc32fast::hash(&file) != part.crc {
+        return Err(damaged("a part of the stream catalogue is not the one that is listed"));
+    }
+    let entries = catalogue::decode(&file, identity.log, identity.shard, part.number)
+        .map_err(|refused| identity.refused(name.as_str(), refused))?;
+    if entries.iter().any(|entry| entry.stream.0 >= STREAMS_MAX) {
+        return Err(damaged("a stream number that is too large"));
+    }
+    Ok(entries)
 }
 
 pub(crate) fn load_manifest(
@@ -158,7 +166,13 @@ pub(crate) fn load_manifest(
         Ok(file) => file,
         Err(error) if error.kind == DiskErrorKind::NotFound => {
             let what = "the manifest is missing";
-            return Err(OpenError::Corrupt(identity.corruption(None, name.as_str(), 0, None, what)));
+            return Err(OpenError::Corrupt(identity.corruption(
+                None,
+                name.as_str(),
+                0,
+                None,
+                what,
+            )));
         }
         Err(error) => return Err(error.into()),
     };

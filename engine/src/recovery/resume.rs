@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use ringlog_disk::{
-    BlockPool, Disk, DiskError, DiskErrorKind, Done, FileId, Flush, Op, Slice,
-};
+use ringlog_disk::{BlockPool, Disk, DiskError, DiskErrorKind, Done, FileId, Flush, Op, Slice};
 
 use super::tail::{Part, SCAN_FILE, Tail, Unproven};
 use super::{Effects, Identity, ask, list_files};
@@ -16,9 +14,7 @@ use crate::error::OpenError;
 use crate::format::batch::{BatchKind, HeaderSeed};
 use crate::format::catalogue::{self, CatalogueEntry};
 use crate::format::manifest::{CataloguePart, Manifest, ManifestSegment, SegmentState};
-use crate::format::segment::{
-    SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed, SegmentHeader,
-};
+use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed, SegmentHeader};
 use crate::ids::{Epoch, Lsn, SegmentId};
 use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
 use crate::names;
@@ -78,7 +74,10 @@ impl Resume<'_> {
         let start = Start {
             prepared: self.open_prepared(open.as_ref().map(|open| open.segment))?,
             spares: self.clean_up()?,
-            segments: segment_refs(&self.manifest, parts.get(parts.len().saturating_sub(1)..).unwrap_or(&[])),
+            segments: segment_refs(
+                &self.manifest,
+                parts.get(parts.len().saturating_sub(1)..).unwrap_or(&[]),
+            ),
             manifest: self.manifest.clone(),
             open,
             next_lsn: end,
@@ -118,7 +117,7 @@ impl Resume<'_> {
             .filter(|entry| entry.state == SegmentState::Unsealed)
             .map(|entry| entry.segment)
             .filter(|segment| used.clone().all(|used| used != *segment))
-            .filter(|segment| used.clone().last().is_none_or(|last| *segment > last))
+            .filter(|segment| parts.last().is_none_or(|last| *segment > last.segment))
             .take(READY_MAX)
             .collect();
         list.retain(|entry| entry.state != SegmentState::Unsealed);
@@ -150,8 +149,7 @@ impl Resume<'_> {
             return Ok(());
         }
         let number = self.manifest.catalogue.last().map_or(1, |part| part.number + 1);
-        let content =
-            catalogue::encode(self.identity.log, self.identity.shard, number, entries);
+        let content = catalogue::encode(self.identity.log, self.identity.shard, number, entries);
         let (bytes, crc) = (content.len() as u64, crc32fast::hash(&content));
         ask(self.disk, Op::Replace { name: names::catalogue(number), content })?;
         self.manifest.catalogue.push(CataloguePart { number, bytes, crc });

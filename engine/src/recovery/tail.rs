@@ -16,7 +16,7 @@ use crate::ids::{Lsn, SegmentId};
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::shard::Streams;
-use crate::window::{Window, pool_for};
+use crate::window::Window;
 
 /// The file id that scanning uses; free again afterwards.
 pub(crate) const SCAN_FILE: FileId = FileId(FileId::LIMIT - 1);
@@ -78,7 +78,7 @@ const _: () = {
 };
 
 /// Which lives may have written at an LSN.
-fn epoch_fits(manifest: &Manifest, header: &BatchHeader) -> bool {
+pub(crate) fn epoch_fits(manifest: &Manifest, header: &BatchHeader) -> bool {
     if header.lsn >= manifest.life_lsn {
         header.epoch == manifest.epoch
     } else {
@@ -104,7 +104,8 @@ enum Opened {
     Damaged(Corruption),
 }
 
-/// Scans the unsealed segments. Changes nothing on disk.
+/// Scans the unsealed segments through blocks of `pool` (see [`crate::window::pool_for`]). Changes nothing on
+/// disk.
 ///
 /// # Errors
 /// Of the disk, and an unknown version. Damage is not an error here; see [`Tail::corruption`].
@@ -113,6 +114,7 @@ pub(crate) fn scan(
     identity: &Identity,
     manifest: &Manifest,
     streams: Streams,
+    pool: &BlockPool,
 ) -> Result<Tail, OpenError> {
     let (start, chain) = manifest.sealed_end();
     let tail = Tail {
@@ -136,7 +138,7 @@ pub(crate) fn scan(
         disk,
         identity: *identity,
         manifest,
-        pool: pool_for(identity.segment_bytes)?,
+        pool: pool.clone(),
         tail,
         chain,
         told_durable: manifest.proven_lsn.max(start),
@@ -245,10 +247,8 @@ impl Scan<'_> {
     fn open(&mut self, segment: SegmentId) -> Result<Opened, OpenError> {
         let name = names::segment(segment);
         let identity = self.identity;
-        let damaged =
-            |what: &str| identity.corruption(Some(segment), name.as_str(), 0, None, what);
-        let opened =
-            ask(self.disk, Op::Open { file: SCAN_FILE, name: name.clone(), write: false });
+        let damaged = |what: &str| identity.corruption(Some(segment), name.as_str(), 0, None, what);
+        let opened = ask(self.disk, Op::Open { file: SCAN_FILE, name: name.clone(), write: false });
         let bytes = match opened {
             Ok(Done::Opened { bytes }) => bytes,
             Ok(_) => 0,
@@ -269,9 +269,8 @@ impl Scan<'_> {
                     && header.segment == segment
                     && header.segment_bytes == identity.segment_bytes =>
             {
-                (bytes < identity.segment_bytes).then(|| {
-                    format!("{bytes} bytes long instead of {}", identity.segment_bytes)
-                })
+                (bytes < identity.segment_bytes)
+                    .then(|| format!("{bytes} bytes long instead of {}", identity.segment_bytes))
             }
             Ok(header) => Some(format!(
                 "a segment {} of log {}, shard {}",
@@ -425,8 +424,7 @@ impl Scan<'_> {
     fn prove(&mut self) {
         self.fold();
         // A watermark proves what lies before it, but nobody needs it to be proven.
-        let holds_records =
-            |batch: &Unproven| batch.header.kind != BatchKind::Watermark;
+        let holds_records = |batch: &Unproven| batch.header.kind != BatchKind::Watermark;
         if !self.tail.unproven.iter().any(holds_records) {
             self.tail.unproven.clear();
             self.tail.end = self.tail.proven;

@@ -315,8 +315,7 @@ impl Shard {
             None => unreachable!("a commit is formed only in an open segment"),
         };
         let watermark = tickets.is_empty();
-        let flight =
-            Flight::Commit { segment, end, flush, watermark, submitted_ns: now.mono_ns };
+        let flight = Flight::Commit { segment, end, flush, watermark, submitted_ns: now.mono_ns };
         self.commits.push_back(Commit {
             segment,
             end,

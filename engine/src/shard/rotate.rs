@@ -172,9 +172,7 @@ impl Rotation {
     }
 
     fn free_file(&self) -> Option<FileId> {
-        (0..FileId::LIMIT)
-            .map(FileId)
-            .find(|file| self.files.iter().all(|(_, used)| used != file))
+        (0..FileId::LIMIT).map(FileId).find(|file| self.files.iter().all(|(_, used)| used != file))
     }
 
     /// How many segments are to be ready.
@@ -239,8 +237,7 @@ impl Shard {
         let deltas: u64 = parts.iter().skip(1).map(|part| part.bytes).sum();
         let whole = parts.len() >= CATALOGUE_PARTS
             && (parts.first().is_none_or(|base| deltas >= base.bytes) || parts.len() >= 64);
-        let entries =
-            if whole { self.streams.take_all() } else { self.streams.take_changes() };
+        let entries = if whole { self.streams.take_all() } else { self.streams.take_changes() };
         self.sync_wanted = self.sync_wanted.max(open.so_far.end_lsn);
         self.rotation.sealing.push_back(Sealing { open, entries, whole });
     }
@@ -254,9 +251,7 @@ impl Shard {
             self.rotation.retry_at = None;
         }
         loop {
-            let Some(mut job) = self.rotation.job.take().or_else(|| self.pick_job()) else {
-                return None;
-            };
+            let mut job = self.rotation.job.take().or_else(|| self.pick_job())?;
             match self.step(&mut job, now) {
                 Step::Do(op) => {
                     job.in_flight = true;
@@ -388,12 +383,8 @@ impl Shard {
             (JobKind::Seal { sealing, .. }, 1) if sealing.entries.is_empty() => return Step::Skip,
             (JobKind::Seal { sealing, .. }, 1) => {
                 let number = self.next_part();
-                let content = catalogue::encode(
-                    self.config.log,
-                    self.config.shard,
-                    number,
-                    &sealing.entries,
-                );
+                let content =
+                    catalogue::encode(self.config.log, self.config.shard, number, &sealing.entries);
                 Op::Replace { name: names::catalogue(number), content }
             }
             (JobKind::Seal { sealing, obsolete }, 2) => {

@@ -1,0 +1,119 @@
+//! Looking at a log without opening it: [`inspect`], [`verify`], and, the only one that changes
+//! anything, [`repair`].
+//!
+//! `inspect` and `verify` take no lock and write nothing. They may run beside a writer: damage is
+//! told only when it is still damage after the manifest has been read again, so a segment that was
+//! trimmed meanwhile, or a batch that was just being written, is never called damaged.
+//!
+//! Knows the files of a log and what they must hold; nothing of writers, readers or handles.
+
+mod inspect;
+mod verify;
+mod walk;
+
+use std::path::Path;
+
+use ringlog_disk::{AnyDisk, BlockPool, Dir, DiskErrorKind, IoKind};
+
+use crate::error::{Corruption, OpenError};
+use crate::format::meta::LogMeta;
+use crate::names;
+use crate::open::{find_meta, reading_disk};
+use crate::recovery::Identity;
+use crate::window::pool_for;
+
+pub use inspect::{
+    Inspection, SegmentInspection, SegmentLife, ShardInspection, StreamInspection, inspect,
+};
+pub use verify::{VerifyReport, verify};
+
+/// How far a tool has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read and checked so far.
+    pub done_bytes: u64,
+    /// Bytes to be read in all, as far as that is known by now.
+    pub total_bytes: u64,
+}
+
+/// Counts for a caller who watches.
+struct Meter<'a> {
+    progress: Progress,
+    tell: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Meter<'a> {
+    fn new(tell: &'a mut dyn FnMut(Progress)) -> Self {
+        Self { progress: Progress::default(), tell }
+    }
+
+    fn expect(&mut self, bytes: u64) {
+        self.progress.total_bytes += bytes;
+    }
+
+    fn done(&mut self, bytes: u64) {
+        self.progress.done_bytes += bytes;
+        self.progress.total_bytes = self.progress.total_bytes.max(self.progress.done_bytes);
+        (self.tell)(self.progress);
+    }
+}
+
+/// The files of one shard, for reading.
+struct ShardFiles {
+    identity: Identity,
+    disk: AnyDisk,
+    pool: BlockPool,
+}
+
+impl ShardFiles {
+    fn open(dir: &Dir, meta: &LogMeta, shard: u16) -> Result<Self, OpenError> {
+        Ok(Self {
+            identity: identity(meta, shard),
+            disk: reading_disk(dir, IoKind::Auto)?,
+            pool: pool_for(meta.segment_bytes)?,
+        })
+    }
+}
+
+fn identity(meta: &LogMeta, shard: u16) -> Identity {
+    Identity { log: meta.log, shard, segment_bytes: meta.segment_bytes }
+}
+
+/// Opens the directory of a log, which must be there.
+fn open_dir(path: &Path) -> Result<Dir, OpenError> {
+    Dir::open(path).map_err(|error| match error.kind {
+        DiskErrorKind::NotFound => OpenError::NotFound(path.to_owned()),
+        DiskErrorKind::Unexpected => OpenError::NotALog {
+            dir: path.to_owned(),
+            reason: "it is not a directory".into(),
+        },
+        _ => OpenError::Disk(error),
+    })
+}
+
+/// What the file `log` says.
+fn read_meta(path: &Path, dir: &Dir) -> Result<LogMeta, OpenError> {
+    let meta = find_meta(path, dir)?.ok_or_else(|| OpenError::NotFound(path.to_owned()))?;
+    Ok(meta)
+}
+
+/// The directory of a shard, or how it is damaged.
+fn shard_dir(dir: &Dir, shard: u16) -> Result<Result<Dir, Corruption>, OpenError> {
+    let name = names::shard(shard);
+    let what = match dir.subdir(&name, false) {
+        Ok(dir) => return Ok(Ok(dir)),
+        Err(error) => match error.kind {
+            DiskErrorKind::NotFound => "the directory of a shard is missing",
+            DiskErrorKind::Unexpected => "it is not the directory of a shard",
+            _ => return Err(error.into()),
+        },
+    };
+    Ok(Err(Corruption {
+        shard,
+        segment: None,
+        file: name.to_string(),
+        file_offset: 0,
+        lsn: None,
+        what: what.into(),
+    }))
+}
