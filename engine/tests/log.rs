@@ -1,5 +1,7 @@
 //! A log as its users meet it, on the file system that the tests run on.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::time::Duration;
 
 use ringlog::{
