@@ -28,6 +28,9 @@ use crate::options::Durability;
 use crate::queue::ChunkQueue;
 use crate::receipt::{Receipt, Ticket};
 
+/// So many chunks are worth waking a writer that waits for its disk.
+const WORTH_WAKING: usize = 4;
+
 /// What the inbox needs to know once and for all.
 #[derive(Clone, Copy, Debug)]
 pub struct InboxConfig {
@@ -164,7 +167,7 @@ impl Inbox {
         let bytes = self.checked_size(records)?;
         let mut state = self.lock(slot);
         if how.apart && self.hand_over(slot, &mut state) {
-            self.waker.wake();
+            self.nudge();
         }
         let chunk = match self.chunk_with_room(slot, &mut state, bytes) {
             Ok(chunk) => chunk,
@@ -276,7 +279,7 @@ impl Inbox {
                 &self.large
             };
             if self.hand_over(slot, state) {
-                self.waker.wake();
+                self.nudge();
             }
             let Some(block) = pool.take() else {
                 return Err(AppendError::Full { reason: FullReason::Memory });
@@ -315,7 +318,10 @@ impl Inbox {
         let large = chunk.block.pool_id() == self.large.id();
         if complete || large || (level > Durability::Memory && self.idle.load(Ordering::SeqCst)) {
             self.hand_over(slot, state);
-            self.waker.wake();
+            match large {
+                true => self.waker.wake(),
+                false => self.nudge(),
+            }
             return;
         }
         if level > Durability::Memory && (raised || self.urgent.load(Ordering::Relaxed) & bit == 0)
@@ -331,6 +337,14 @@ impl Inbox {
             if level > Durability::Memory {
                 self.hand_over(slot, state);
             }
+            self.waker.wake();
+        }
+    }
+
+    /// A chunk was pushed. A writer at work comes for it by itself when its commit has completed;
+    /// waking it pays only once enough has gathered for another commit beside that one.
+    fn nudge(&self) {
+        if self.idle.load(Ordering::SeqCst) || self.queue.len() >= WORTH_WAKING {
             self.waker.wake();
         }
     }
