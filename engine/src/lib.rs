@@ -44,6 +44,7 @@ mod recovery;
 mod runtime;
 mod shard;
 mod stats;
+mod tools;
 mod window;
 
 pub use error::{
@@ -59,3 +60,7 @@ pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, Primitive};
 #[doc(hidden)]
 pub use shard::{Reply, Request, ShardCounts, Time};
 pub use stats::{RecoveryReport, ShardStats, Stats, TrimReport};
+pub use tools::{
+    Inspection, Progress, SegmentInspection, SegmentLife, ShardInspection, StreamInspection,
+    VerifyReport, inspect, verify,
+};

@@ -144,6 +144,9 @@ pub(crate) fn load_part(
         Err(error) if error.kind == DiskErrorKind::NotFound => {
             return Err(damaged("a listed part of the stream catalogue is missing"));
         }
+        Err(error) if error.kind == DiskErrorKind::Unexpected => {
+            return Err(damaged("expected a part of the stream catalogue, found something else"));
+        }
         Err(error) => return Err(error.into()),
     };
     if file.len() as u64 != part.bytes || crc32fast::hash(&file) != part.crc {

@@ -8,6 +8,8 @@
 //! Knows the files of a log and what they must hold; nothing of writers, readers or handles.
 
 mod inspect;
+mod ledger;
+mod tail_walk;
 mod verify;
 mod walk;
 
@@ -26,6 +28,9 @@ pub use inspect::{
     Inspection, SegmentInspection, SegmentLife, ShardInspection, StreamInspection, inspect,
 };
 pub use verify::{VerifyReport, verify};
+
+/// Repair keeps copies of what it changes in directories of this name and a number.
+const BACKUP_PREFIX: &str = "repair-";
 
 /// How far a tool has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,10 +88,9 @@ fn identity(meta: &LogMeta, shard: u16) -> Identity {
 fn open_dir(path: &Path) -> Result<Dir, OpenError> {
     Dir::open(path).map_err(|error| match error.kind {
         DiskErrorKind::NotFound => OpenError::NotFound(path.to_owned()),
-        DiskErrorKind::Unexpected => OpenError::NotALog {
-            dir: path.to_owned(),
-            reason: "it is not a directory".into(),
-        },
+        DiskErrorKind::Unexpected => {
+            OpenError::NotALog { dir: path.to_owned(), reason: "it is not a directory".into() }
+        }
         _ => OpenError::Disk(error),
     })
 }

@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use ringlog_disk::{
-    AnyDisk, BlockPool, Disk, DiskError, DiskErrorKind, Done, FileId, Op, Slice, run,
-};
+use ringlog_disk::{AnyDisk, BlockPool, DiskError, DiskErrorKind, Done, FileId, Op, Slice, run};
 
 use super::{Meter, ShardFiles};
 use crate::error::OpenError;
@@ -28,10 +26,9 @@ use crate::window::Window;
 const FILE: FileId = tail::SCAN_FILE;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
-/// The part of a segment that is to be walked.
+/// The part of a segment file that is to be walked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
-    pub(super) segment: SegmentId,
     /// Where the segment begins.
     pub(super) base: Lsn,
     /// Nothing from here on is looked at.
@@ -66,12 +63,56 @@ pub(super) struct Hole {
     pub(super) runs_known: bool,
     /// The chain value that whatever follows expects, where it is known.
     pub(super) resume: Option<u32>,
+    /// What a good header of a batch with a bad body says was durable.
+    pub(super) durable_lsn: Lsn,
+}
+
+impl Hole {
+    /// A range of which nothing is left.
+    pub(super) fn whole(from: Lsn, to: Lsn) -> Self {
+        Self {
+            from,
+            to,
+            file_offset: SEGMENT_HEADER_BYTES,
+            what: "nothing is left".to_owned(),
+            runs: Vec::new(),
+            runs_known: false,
+            resume: None,
+            durable_lsn: Lsn(0),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Item {
     Batch(Batch),
     Hole(Hole),
+}
+
+impl Item {
+    /// Where it begins.
+    pub(super) fn from(&self) -> Lsn {
+        match self {
+            Self::Batch(batch) => batch.header.lsn,
+            Self::Hole(hole) => hole.from,
+        }
+    }
+
+    /// Where it ends.
+    pub(super) fn to(&self) -> Lsn {
+        match self {
+            Self::Batch(batch) => batch.header.end(),
+            Self::Hole(hole) => hole.to,
+        }
+    }
+
+    /// What it says was durable.
+    pub(super) fn durable_lsn(&self) -> Lsn {
+        match self {
+            Self::Batch(batch) => batch.header.durable_lsn,
+            Self::Hole(hole) => hole.durable_lsn,
+        }
+    }
 }
 
 /// An open segment file, read ahead; a block that cannot be read fails alone.
@@ -89,7 +130,11 @@ pub(super) struct SegmentFile<'a> {
 enum Place {
     Batch(Batch),
     /// The header is good, the body is not.
-    Body { header: BatchHeader, chain: u32, hole: Hole },
+    Body {
+        header: BatchHeader,
+        chain: u32,
+        hole: Hole,
+    },
     /// No header. The hole ends one block behind.
     Nothing(Hole),
 }
@@ -254,13 +299,13 @@ impl SegmentFile<'_> {
             let before = at;
             match (place, foreign) {
                 (Place::Nothing(hole), _) => {
-                    let hole = self.to_next_header(hole, stretch, epoch, life)?;
+                    let hole = self.extend_hole(hole, stretch, epoch, life)?;
                     (at, chain) = (hole.to, hole.resume);
                     items.push(Item::Hole(hole));
                 }
                 (_, Some(what)) => {
                     let hole = self.hole(stretch, before, before, what);
-                    let hole = self.to_next_header(hole, stretch, epoch, life)?;
+                    let hole = self.extend_hole(hole, stretch, epoch, life)?;
                     (at, chain) = (hole.to, hole.resume);
                     items.push(Item::Hole(hole));
                 }
@@ -273,7 +318,7 @@ impl SegmentFile<'_> {
                     if !joins && !self.blame_the_one_before(&mut items, &header, stretch) {
                         let what = "a batch that does not continue the one before it";
                         let hole = self.hole(stretch, before, before, what.into());
-                        let hole = self.to_next_header(hole, stretch, epoch, life)?;
+                        let hole = self.extend_hole(hole, stretch, epoch, life)?;
                         (at, chain) = (hole.to, hole.resume);
                         items.push(Item::Hole(hole));
                     } else {
@@ -338,19 +383,12 @@ impl SegmentFile<'_> {
     }
 
     fn hole(&self, stretch: &Stretch, from: Lsn, to: Lsn, what: String) -> Hole {
-        Hole {
-            from,
-            to,
-            file_offset: SEGMENT_HEADER_BYTES + (from.0 - stretch.base.0),
-            what,
-            runs: Vec::new(),
-            runs_known: false,
-            resume: None,
-        }
+        let file_offset = SEGMENT_HEADER_BYTES + (from.0 - stretch.base.0);
+        Hole { file_offset, what, ..Hole::whole(from, to) }
     }
 
     /// Extends a hole to the next header of a batch, or to the end.
-    fn to_next_header(
+    fn extend_hole(
         &mut self,
         mut hole: Hole,
         stretch: &Stretch,
@@ -408,7 +446,8 @@ impl SegmentFile<'_> {
             let (runs, created) = (Vec::new(), Vec::new());
             return Ok(Place::Batch(Batch { header, chain, runs, created }));
         }
-        let mut bad = Hole { to: header.end(), resume: Some(chain), ..nothing };
+        let durable_lsn = header.durable_lsn;
+        let mut bad = Hole { to: header.end(), resume: Some(chain), durable_lsn, ..nothing };
         let bytes = match self.get(offset, header.stored_bytes as usize) {
             Ok(bytes) => bytes,
             Err(error) => {

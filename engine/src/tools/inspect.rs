@@ -1,0 +1,247 @@
+//! What a log consists of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use ringlog_disk::{Disk, DiskErrorKind};
+
+use super::walk::{Item, Stretch};
+use super::{Meter, ShardFiles, open_dir, read_meta, shard_dir};
+use crate::error::OpenError;
+use crate::format::manifest::{Manifest, SegmentState};
+use crate::format::segment::Sealed;
+use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
+use crate::names;
+use crate::options::Format;
+use crate::recovery::{list_files, load, tail};
+use crate::shard::Streams;
+
+/// How often a log that changes while it is looked at is looked at again.
+const ATTEMPTS: usize = 8;
+
+/// What a log consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The log's identity.
+    pub log_id: LogId,
+    /// The newest life of any of its shards.
+    pub epoch: Epoch,
+    /// What was frozen when it was created.
+    pub format: Format,
+    /// When it was created, in nanoseconds since 1970.
+    pub created_ns: u64,
+    /// Its shards, in order.
+    pub shards: Vec<ShardInspection>,
+}
+
+/// What a shard consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardInspection {
+    /// Its number.
+    pub shard: u16,
+    /// Whether it was closed cleanly.
+    pub clean: bool,
+    /// Everything before this is known to be durable.
+    pub proven_lsn: Lsn,
+    /// Its listed segments, oldest first.
+    pub segments: Vec<SegmentInspection>,
+    /// Its streams, by number.
+    pub streams: Vec<StreamInspection>,
+}
+
+/// Where a segment is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentLife {
+    /// Ready to be written, empty.
+    Prepared,
+    /// Being written, or about to be sealed.
+    Open,
+    /// Immutable.
+    Sealed,
+}
+
+impl fmt::Display for SegmentLife {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepared => "prepared",
+            Self::Open => "open",
+            Self::Sealed => "sealed",
+        })
+    }
+}
+
+/// A listed segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInspection {
+    /// Its number.
+    pub id: SegmentId,
+    /// Where it is in its life.
+    pub state: SegmentLife,
+    /// LSN of its first batch; where the log ends, for an empty one.
+    pub base_lsn: Lsn,
+    /// LSN behind its last batch.
+    pub end_lsn: Lsn,
+    /// How many entries it holds: records and creations of streams.
+    pub records: u64,
+    /// Length of its file in bytes; 0 when it is missing.
+    pub bytes: u64,
+    /// Time of its first batch, in nanoseconds since 1970.
+    pub first_time_ns: Option<u64>,
+    /// Time of its last batch, in nanoseconds since 1970.
+    pub last_time_ns: Option<u64>,
+}
+
+/// A stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInspection {
+    /// Its name.
+    pub name: String,
+    /// Its number in its shard.
+    pub id: StreamId,
+    /// How many offsets there are from the first to the next, gaps included.
+    pub records: u64,
+    /// The first offset that is still there; the next one where nothing is.
+    pub first_offset: Offset,
+    /// The offset that its next record gets.
+    pub next_offset: Offset,
+}
+
+/// Tells what a log consists of. Changes nothing and takes no lock; the log may be written
+/// meanwhile, then this is how it was at some moment of the call.
+///
+/// Cost: reads what recovery would read; where the head of a shard was trimmed, also its batches
+/// from the head on, until the first record of each stream has been met.
+///
+/// # Errors
+/// See [`OpenError`]. Damage in sealed segments goes unnoticed; damage that keeps the log from
+/// being described is [`OpenError::Corrupt`]: use [`crate::verify`].
+pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, OpenError> {
+    let path = dir.as_ref();
+    let dir = open_dir(path)?;
+    let meta = read_meta(path, &dir)?;
+    let mut shards = Vec::with_capacity(meta.shards.into());
+    let mut epoch = Epoch(0);
+    for shard in 0..meta.shards {
+        let shard_dir = shard_dir(&dir, shard)?.map_err(OpenError::Corrupt)?;
+        let mut files = ShardFiles::open(&shard_dir, &meta, shard)?;
+        let (of_shard, inspection) = inspect_shard(&mut files)?;
+        epoch = epoch.max(of_shard);
+        shards.push(inspection);
+    }
+    let format = Format { segment_bytes: meta.segment_bytes, shards: meta.shards };
+    Ok(Inspection { log_id: meta.log, epoch, format, created_ns: meta.created_ns, shards })
+}
+
+/// Tries again while the files change under it.
+fn inspect_shard(files: &mut ShardFiles) -> Result<(Epoch, ShardInspection), OpenError> {
+    let mut attempt = 1;
+    loop {
+        match try_inspect(files) {
+            Err(OpenError::Corrupt(_)) if attempt < ATTEMPTS => attempt += 1,
+            Err(OpenError::Disk(error))
+                if error.kind == DiskErrorKind::NotFound && attempt < ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_inspect(files: &mut ShardFiles) -> Result<(Epoch, ShardInspection), OpenError> {
+    let disk: &mut dyn Disk = &mut files.disk;
+    let (manifest, streams) = load(disk, &files.identity)?;
+    let mut tail = tail::scan(disk, &files.identity, &manifest, streams, &files.pool)?;
+    while let Some(batch) = tail.unproven.pop_front() {
+        tail::take_proven(&mut tail, batch);
+    }
+    let segments = segments(files, &manifest, &tail)?;
+    let firsts = first_offsets(files, &manifest, &segments, &tail.streams)?;
+    let next = |id| tail.streams.next(id);
+    let streams = tail.streams.named().map(|(id, name)| {
+        let next_offset = next(id);
+        let first_offset = firsts.get(&id).copied().unwrap_or(next_offset).min(next_offset);
+        StreamInspection {
+            name: name.to_string(),
+            id,
+            records: next_offset.0 - first_offset.0,
+            first_offset,
+            next_offset,
+        }
+    });
+    let inspection = ShardInspection {
+        shard: files.identity.shard,
+        clean: manifest.clean,
+        proven_lsn: tail.proven,
+        streams: streams.collect(),
+        segments,
+    };
+    Ok((manifest.epoch, inspection))
+}
+
+fn segments(
+    files: &mut ShardFiles,
+    manifest: &Manifest,
+    tail: &tail::Tail,
+) -> Result<Vec<SegmentInspection>, OpenError> {
+    let listed = list_files(&mut files.disk)?;
+    let mut segments = Vec::with_capacity(manifest.segments.len());
+    for entry in &manifest.segments {
+        let open = tail.proven_parts.iter().find(|part| part.segment == entry.segment);
+        let (state, held) = match (entry.state, open) {
+            (SegmentState::Sealed { sealed, .. }, _) => (SegmentLife::Sealed, Some(sealed)),
+            (SegmentState::Unsealed, Some(part)) => (SegmentLife::Open, Some(part.so_far)),
+            (SegmentState::Unsealed, None) => (SegmentLife::Prepared, None),
+        };
+        let name = names::segment(entry.segment);
+        let bytes = listed.iter().find(|file| file.name == name).map_or(0, |file| file.bytes);
+        segments.push(SegmentInspection {
+            id: entry.segment,
+            state,
+            base_lsn: held.map_or(tail.end, |held| held.base_lsn),
+            end_lsn: held.map_or(tail.end, |held| held.end_lsn),
+            records: held.map_or(0, |held| held.records),
+            bytes,
+            first_time_ns: held.map(|held: Sealed| held.first_ns).filter(|ns| *ns > 0),
+            last_time_ns: held.map(|held| held.last_ns).filter(|ns| *ns > 0),
+        });
+    }
+    Ok(segments)
+}
+
+/// The first offset of each stream that has records.
+fn first_offsets(
+    files: &mut ShardFiles,
+    manifest: &Manifest,
+    segments: &[SegmentInspection],
+    streams: &Streams,
+) -> Result<BTreeMap<StreamId, Offset>, OpenError> {
+    let all: Vec<StreamId> = streams.named().map(|(id, _)| id).collect();
+    if manifest.trimmed_lsn == Lsn(0) {
+        return Ok(all.into_iter().map(|id| (id, Offset(0))).collect());
+    }
+    let mut wanted = all.iter().filter(|id| streams.next(**id) > Offset(0)).count();
+    let mut firsts = BTreeMap::new();
+    let mut ignored = |_| {};
+    let mut meter = Meter::new(&mut ignored);
+    for segment in segments.iter().filter(|segment| segment.base_lsn < segment.end_lsn) {
+        if wanted == 0 {
+            break;
+        }
+        let Ok(mut file) = files.segment(segment.id)? else { continue };
+        let stretch =
+            Stretch { base: segment.base_lsn, end: segment.end_lsn, chain: None, chain_end: None };
+        for item in file.walk(&stretch, None, &mut meter)? {
+            let Item::Batch(batch) = item else { continue };
+            for run in batch.runs.iter().filter(|run| run.stream != StreamId::CATALOGUE) {
+                firsts.entry(run.stream).or_insert_with(|| {
+                    wanted = wanted.saturating_sub(1);
+                    run.base
+                });
+            }
+        }
+        file.close()?;
+    }
+    Ok(firsts)
+}
