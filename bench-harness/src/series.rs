@@ -123,7 +123,8 @@ pub(crate) fn table(all: &[Series]) -> String {
             cell(|ratio| ratio.median),
             cell(|ratio| ratio.max),
             bar,
-            reached.to_owned(),
+            // Ratios to a floor that would not keep still prove nothing, either way.
+            if is_doubtful(series) { "not judged" } else { reached }.to_owned(),
             moved(series),
         ]);
     }
@@ -134,9 +135,14 @@ pub(crate) fn table(all: &[Series]) -> String {
 fn moved(series: &Series) -> String {
     match series.floor_moved() {
         _ if series.unit == "B" => "-".to_owned(),
-        Some(moved) if moved > FLOOR_MOVED_MAX => format!("{} DOUBTFUL", times(Some(moved))),
+        moved if is_doubtful(series) => format!("{} DOUBTFUL", times(moved)),
         moved => times(moved),
     }
+}
+
+/// Whether the floor moved too far for the ratios to be judged.
+fn is_doubtful(series: &Series) -> bool {
+    series.floor_moved().is_some_and(|moved| moved > FLOOR_MOVED_MAX) && series.unit != "B"
 }
 
 fn verdict(reached: Option<bool>) -> &'static str {
@@ -185,7 +191,9 @@ mod tests {
         series.add(2.0, Around { before: 1.0, after: 3.0 }, String::new());
         assert_eq!(series.ratio.unwrap().median, 1.0);
         assert_eq!(series.floor_moved(), Some(3.0));
-        assert!(table(&[series]).contains("3.00x DOUBTFUL"));
+        let text = table(&[series]);
+        assert!(text.contains("3.00x DOUBTFUL") && text.contains("not judged"), "{text}");
+        assert!(!text.contains("within") && !text.contains("MISSED"), "{text}");
         let mut still = Series::new("x", "s", Bar::AtMost(1.0));
         still.add(2.0, Around { before: 1.0, after: 1.4 }, String::new());
         still.add(2.0, Around { before: 1.2, after: 1.0 }, String::new());
