@@ -1,0 +1,106 @@
+//! A full disk, for real: a small tmpfs. Needs the right to mount; skipped by name without it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ringlog::{
+    AppendError, Durability, Format, FullReason, IoKind, Log, Options, ReceiptError,
+};
+
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    fn new(megabytes: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        mount(dir.path(), &format!("size={megabytes}m")).then_some(Self(dir))
+    }
+
+    fn grow(&self, megabytes: u32) {
+        assert!(mount(self.0.path(), &format!("remount,size={megabytes}m")));
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+fn mount(at: &Path, options: &str) -> bool {
+    let mut command = Command::new("mount");
+    command.args(["-t", "tmpfs", "-o", options, "ringlog-test"]).arg(at);
+    command.stderr(std::process::Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_full_disk_refuses_keeps_what_is_acknowledged_and_goes_on_by_itself() {
+    for io in [IoKind::Auto, IoKind::Blocking] {
+        let Some(disk) = Mounted::new(8) else {
+            println!("skipped: a_full_disk_refuses…: no right to mount a tmpfs");
+            return;
+        };
+        let dir = disk.0.path().join("log");
+        let format = Format { segment_bytes: 1 << 20, shards: 1 };
+        let options = Options { io, format, ..Options::default() };
+        let log = Log::open(&dir, options.clone()).unwrap();
+        let stream = log.stream("s").unwrap();
+        let record = vec![5; 50_000];
+        let mut acknowledged = 0_u64;
+        let refused = loop {
+            match stream.append_with(&record, Durability::Synced) {
+                Ok(receipt) => match receipt.wait() {
+                    Ok(position) => {
+                        assert_eq!(position.offset.0, acknowledged);
+                        acknowledged += 1;
+                    }
+                    Err(error) => {
+                        assert_eq!(error, ReceiptError::DiskFull);
+                    }
+                },
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused, AppendError::Full { reason: FullReason::Disk });
+        assert!(acknowledged > 20, "only {acknowledged} records fitted 8 MiB");
+        assert_eq!(stream.read(..).unwrap().filter(Result::is_ok).count() as u64, acknowledged);
+        assert!(log.stats().shards[0].rejected_disk > 0);
+
+        disk.grow(64);
+        let begun = Instant::now();
+        let receipt =
+            stream.append_within(&record, Durability::Synced, Duration::from_secs(30)).unwrap();
+        assert_eq!(receipt.wait().unwrap().offset.0, acknowledged);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        log.close().unwrap();
+        let log = Log::open(&dir, options).unwrap();
+        let stream = log.stream("s").unwrap();
+        let read: Vec<_> = stream.read(..).unwrap().map(|record| record.unwrap()).collect();
+        assert_eq!(read.len() as u64, acknowledged + 1);
+        assert!(read.iter().all(|found| found.payload() == record));
+    }
+}
+
+#[test]
+fn a_full_disk_closes_without_waiting_for_ever() {
+    let Some(disk) = Mounted::new(6) else {
+        println!("skipped: a_full_disk_closes…: no right to mount a tmpfs");
+        return;
+    };
+    let dir = disk.0.path().join("log");
+    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let log = Log::open(&dir, Options { format, ..Options::default() }).unwrap();
+    let stream = log.stream("s").unwrap();
+    let record = vec![5; 50_000];
+    let mut refused = 0;
+    while refused < 3 {
+        match stream.append_with(&record, Durability::Memory) {
+            Ok(receipt) => drop(receipt),
+            Err(AppendError::Full { reason: FullReason::Memory }) => std::thread::yield_now(),
+            Err(_) => refused += 1,
+        }
+    }
+    let _ = log.close(); // full or not, it returns
+}
