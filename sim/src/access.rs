@@ -147,6 +147,11 @@ impl SimWorld {
         self.lock().names.pending()
     }
 
+    /// How many disks are open and not dead.
+    pub fn open_disks(&self) -> usize {
+        self.lock().handles.len()
+    }
+
     // --- faults
 
     /// Arms a fault; it counts operations from now on.

@@ -8,12 +8,18 @@
 //! Everything follows from one seed: no clock, no thread, no map with a random order. So the same
 //! seed gives the same trace, and a failing seed can be run again.
 //!
-//! May not know: the format of the log. Whatever here depends on the engine sits in tests.
+//! [`history`] puts the engine into this world: one seed gives one history of several lives, with
+//! appends, requests, faults and recoveries, each recovery judged. [`watch`] looks over the
+//! engine's shoulder while it runs.
+//!
+//! The world and the oracle may not know the engine or its format; `history` and `watch` do.
 
 pub mod crash;
 pub mod faults;
+pub mod history;
 pub mod oracle;
 pub mod rng;
+pub mod watch;
 
 mod access;
 mod content;

@@ -256,22 +256,48 @@ impl Ledger {
         self.submit(shard, vec![(stream.to_string(), payload.to_vec())])
     }
 
+    /// Enters where the log has placed the first record of an append, acknowledged or not.
+    pub fn placed(&mut self, id: AppendId, first_offset: u64) {
+        match self.live.binary_search_by_key(&id, |append| append.id) {
+            Ok(at) => {
+                if let Some(first) = self.live[at].records.first()
+                    && first.offset != first_offset
+                {
+                    let place = format!("{}/{}", first.stream, first.offset);
+                    self.misplaced.push(format!(
+                        "{id:?} got the offset {first_offset}, but comes at {place}"
+                    ));
+                }
+            }
+            Err(_) => {
+                self.misplaced.push(format!("{id:?} was placed after it had been cut off"));
+            }
+        }
+    }
+
     /// Enters that the log has acknowledged an append at this level, with its first record at this
     /// offset of its stream. A weaker level than one before changes nothing.
     pub fn acknowledge(&mut self, id: AppendId, level: Level, first_offset: u64) {
-        let Some(append) = self.live.iter_mut().find(|a| a.id == id) else {
-            self.misplaced.push(format!("{id:?} was acknowledged after it had been cut off"));
-            return;
-        };
-        append.acknowledged = append.acknowledged.max(Some(level));
-        if let Some(first) = append.records.first()
-            && first.offset != first_offset
-        {
-            self.misplaced.push(format!(
-                "{id:?} was acknowledged at {}/{first_offset} but placed at {}",
-                first.stream, first.offset
-            ));
+        self.placed(id, first_offset);
+        if let Ok(at) = self.live.binary_search_by_key(&id, |append| append.id) {
+            let append = &mut self.live[at];
+            append.acknowledged = append.acknowledged.max(Some(level));
         }
+    }
+
+    /// The offset that the next record of a stream gets, if nothing is cut off.
+    pub fn next_offset(&self, stream: &str) -> u64 {
+        self.next_offset.get(stream).copied().unwrap_or_default()
+    }
+
+    /// The streams that records were submitted to.
+    pub fn streams(&self) -> impl Iterator<Item = &String> {
+        self.next_offset.keys()
+    }
+
+    /// The append submitted last of those that may still be there.
+    pub fn last_append(&self) -> Option<AppendId> {
+        self.live.last().map(|append| append.id)
     }
 
     /// Enters that a trim was asked for: records of this stream below this offset may be gone.

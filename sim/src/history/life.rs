@@ -1,0 +1,262 @@
+//! One life of a shard: appends, requests and time, and what was acknowledged of it.
+
+use std::pin::Pin;
+use std::sync::mpsc::Receiver;
+use std::task::{Context, Poll, Waker};
+
+use ringlog::driven::DrivenShard;
+use ringlog::{
+    AppendError, Durability, FullReason, Receipt, ReceiptError, Reply, Request, StreamId,
+    SyncPolicy, Time,
+};
+
+use super::plan::{Taste, durability};
+use crate::oracle::{Ledger, Level};
+use crate::rng::Rng;
+use crate::watch::{Watch, WatchedDisk};
+
+pub(super) const MS: u64 = 1_000_000;
+/// Turns after which something that has not happened is taken to hang.
+const PATIENCE: usize = 20_000;
+
+/// An append that was accepted.
+pub(super) struct Made {
+    pub(super) receipt: Receipt,
+    pub(super) stream: String,
+    pub(super) payloads: Vec<Vec<u8>>,
+    pub(super) durability: Durability,
+    /// A flush that was asked for behind it has been answered.
+    pub(super) flushed: bool,
+}
+
+impl Made {
+    /// The level at which it is acknowledged.
+    pub(super) fn level(&self) -> Option<Level> {
+        if self.flushed {
+            return Some(Level::Synced);
+        }
+        self.receipt.is_acknowledged().then_some(match self.durability {
+            Durability::Memory => Level::Memory,
+            Durability::Written => Level::Written,
+            Durability::Synced => Level::Synced,
+        })
+    }
+
+    /// What its receipt says in the end; `None` if it would still wait.
+    pub(super) fn end(&mut self) -> Option<Result<(), ReceiptError>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(&mut self.receipt).poll(&mut cx) {
+            Poll::Ready(Ok(_)) => Some(Ok(())),
+            Poll::Ready(Err(error)) => Some(Err(error)),
+            Poll::Pending => None,
+        }
+    }
+}
+
+struct Asked {
+    request: Request,
+    answer: Receiver<Reply>,
+    /// Appends that were accepted before it.
+    before: usize,
+}
+
+/// What was counted in a life.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LifeCounts {
+    pub(super) appends: u64,
+    pub(super) records: u64,
+    pub(super) refused_memory: u64,
+    pub(super) refused_disk: u64,
+    pub(super) trimmed_segments: u64,
+    pub(super) requests: u64,
+}
+
+pub(super) struct Life {
+    pub(super) shard: DrivenShard<WatchedDisk>,
+    pub(super) watch: Watch,
+    pub(super) now: Time,
+    pub(super) policy: SyncPolicy,
+    pub(super) made: Vec<Made>,
+    asked: Vec<Asked>,
+    /// `keep_sealed` of the trims that were asked for.
+    pub(super) trims: Vec<usize>,
+    pub(super) counts: LifeCounts,
+    pub(super) closed: bool,
+    /// The close was answered with an error.
+    pub(super) close_refused: bool,
+}
+
+impl Life {
+    pub(super) fn new(
+        shard: DrivenShard<WatchedDisk>,
+        watch: Watch,
+        now: Time,
+        policy: SyncPolicy,
+    ) -> Self {
+        Self {
+            shard,
+            watch,
+            now,
+            policy,
+            made: Vec::new(),
+            asked: Vec::new(),
+            trims: Vec::new(),
+            counts: LifeCounts::default(),
+            closed: false,
+            close_refused: false,
+        }
+    }
+
+    pub(super) fn turn(&mut self) -> bool {
+        self.now.mono_ns += 1_000;
+        self.now.wall_ns += 1_000;
+        let more = self.shard.turn(self.now);
+        self.take_answers();
+        more
+    }
+
+    fn take_answers(&mut self) {
+        let mut at = 0;
+        while at < self.asked.len() {
+            let Ok(reply) = self.asked[at].answer.try_recv() else {
+                at += 1;
+                continue;
+            };
+            let Asked { request, before, .. } = self.asked.remove(at);
+            match (request, reply) {
+                (Request::Flush, Reply::Done) => {
+                    // What was refused for want of room had never been stored.
+                    for made in &mut self.made[..before] {
+                        made.flushed |= made.receipt.position().is_some();
+                    }
+                }
+                (Request::Close, Reply::Done) => self.closed = true,
+                (Request::Close, _) => self.close_refused = true,
+                (Request::Trim { .. }, Reply::Trimmed { segments }) => {
+                    self.counts.trimmed_segments += segments;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn ask(&mut self, request: Request) {
+        self.counts.requests += 1;
+        if let Request::Trim { keep_sealed } = request {
+            self.trims.push(keep_sealed);
+        }
+        let answer = self.shard.request(request);
+        self.asked.push(Asked { request, answer, before: self.made.len() });
+    }
+
+    /// One thing that a user, the disk or time does.
+    pub(super) fn step(&mut self, ledger: &mut Ledger, taste: &mut Taste, rng: &mut Rng) {
+        match rng.below(100) {
+            0..=54 => self.append(ledger, taste, rng),
+            55..=84 => {
+                for _ in 0..1 + rng.below(6) {
+                    self.turn();
+                }
+            }
+            85..=91 => {
+                let limit = [100_000, 2 * MS, 30 * MS, 300 * MS][rng.index(4)];
+                let ns = rng.below(limit);
+                self.now.mono_ns += ns;
+                self.now.wall_ns += ns;
+                if rng.below(4) == 0 {
+                    let jump = rng.below(2 * 3_600_000 * MS);
+                    self.now.wall_ns = (self.now.wall_ns + jump).saturating_sub(3_600_000 * MS);
+                }
+                self.turn();
+            }
+            92..=93 => self.ask(Request::Flush),
+            94..=96 => self.ask(Request::Rotate),
+            97 => self.ask(Request::Trim { keep_sealed: rng.index(3) }),
+            _ => {
+                self.settle();
+            }
+        }
+    }
+
+    fn stream(&mut self, at: usize) -> Option<(StreamId, String)> {
+        let name = format!("s{at}");
+        let known = self.shard.streams().iter().find(|(_, known)| **known == *name);
+        match known.map(|(id, _)| *id) {
+            Some(id) => Some((id, name)),
+            None => self.shard.create_stream(&name).ok().map(|id| (id, name)),
+        }
+    }
+
+    pub(super) fn append(&mut self, ledger: &mut Ledger, taste: &mut Taste, rng: &mut Rng) {
+        let Some((id, stream)) = self.stream(rng.index(taste.streams)) else { return };
+        let slot = rng.index(taste.producers);
+        let durability = durability(rng, self.policy);
+        let count = if rng.below(4) == 0 { 1 + rng.index(12) } else { 1 };
+        let mut payloads = Vec::with_capacity(count);
+        for _ in 0..count {
+            let len = taste.record_bytes(rng).min(taste.bytes_left);
+            taste.bytes_left -= len;
+            payloads.push(ledger.payload(len));
+        }
+        match self.shard.append(slot, id, &payloads, durability) {
+            Ok(receipt) => {
+                self.counts.appends += 1;
+                self.counts.records += count as u64;
+                self.made.push(Made { receipt, stream, payloads, durability, flushed: false });
+            }
+            Err(AppendError::Full { reason: FullReason::Memory }) => {
+                self.counts.refused_memory += 1;
+            }
+            Err(AppendError::Full { reason: FullReason::Disk }) => self.counts.refused_disk += 1,
+            Err(_) => {}
+        }
+    }
+
+    /// Takes turns, and lets time pass, until nothing is left to do; false when that never comes.
+    pub(super) fn settle(&mut self) -> bool {
+        let mut quiet = 0;
+        for _ in 0..PATIENCE {
+            let before = self.watch.seen();
+            quiet += 1;
+            if self.turn() || self.shard.in_flight() > 0 || self.watch.seen() > before {
+                quiet = 0;
+            }
+            if quiet < 2 {
+                continue; // what was completed in one turn is told in the next
+            }
+            if self.shard.poisoned().is_some() {
+                return true;
+            }
+            match self.shard.deadline() {
+                None => return true,
+                // A full disk is tried again for ever.
+                Some(_) if self.shard.is_disk_full() => return true,
+                Some(at) if at > self.now.mono_ns => {
+                    self.now.wall_ns += at - self.now.mono_ns;
+                    self.now.mono_ns = at;
+                    quiet = 0;
+                }
+                Some(_) => {}
+            }
+        }
+        false
+    }
+
+    /// Lets the shard of a dead disk notice: everybody who waits is told, and all memory comes
+    /// back. False when it does not notice.
+    pub(super) fn bury(&mut self) -> bool {
+        self.ask(Request::Flush);
+        for _ in 0..PATIENCE {
+            self.turn();
+            if self.shard.poisoned().is_some() {
+                self.turn();
+                return true;
+            }
+            self.now.mono_ns += 300 * MS;
+            if self.shard.in_flight() == 0 && self.asked.is_empty() {
+                return true; // it had nothing to do
+            }
+        }
+        false
+    }
+}
