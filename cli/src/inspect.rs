@@ -58,12 +58,19 @@ fn inspection_json(inspection: &Inspection) -> Value {
                     })
                 })
                 .collect();
-            json!({ "shard": shard.shard, "segments": segments, "streams": streams })
+            json!({
+                "shard": shard.shard,
+                "clean": shard.clean,
+                "proven_lsn": shard.proven_lsn.0,
+                "segments": segments,
+                "streams": streams,
+            })
         })
         .collect();
     json!({
         "log_id": inspection.log_id.to_string(),
         "epoch": inspection.epoch.0,
+        "created_ns": inspection.created_ns,
         "segment_bytes": inspection.format.segment_bytes,
         "shards": shards,
     })
@@ -71,8 +78,9 @@ fn inspection_json(inspection: &Inspection) -> Value {
 
 fn inspection_text(inspection: &Inspection) -> String {
     let mut text = format!(
-        "log {}, epoch {}, {} shards, segments of {}\n",
+        "log {}, created {}, epoch {}, {} shards, segments of {}\n",
         inspection.log_id,
+        utc(inspection.created_ns),
         inspection.epoch.0,
         inspection.shards.len(),
         bytes(inspection.format.segment_bytes)
@@ -107,7 +115,8 @@ fn inspection_text(inspection: &Inspection) -> String {
             })
             .collect();
         let head = ["segment", "state", "from LSN", "to LSN", "records", "bytes", "first", "last"];
-        text += &format!("\nshard {}\n{}", shard.shard, table(&head, &segments));
+        let clean = if shard.clean { "closed cleanly" } else { "not closed cleanly" };
+        text += &format!("\nshard {}, {clean}\n{}", shard.shard, table(&head, &segments));
         text += &format!("\n{}", table(&["records", "first", "next", "stream"], &streams));
     }
     text
