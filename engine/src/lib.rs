@@ -64,3 +64,8 @@ pub use tools::{
     Inspection, Progress, SegmentInspection, SegmentLife, ShardInspection, StreamInspection,
     VerifyReport, inspect, verify,
 };
+
+/// The example of the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
