@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringlog_sim::history::{Memories, Report, Totals, run};
 
-const USAGE: &str = "usage: ringlog-sim --seed N | --seeds A..B [--threads N]";
+const USAGE: &str = "usage: ringlog-sim --seed N | --seeds A..B [--threads N] [--until-wrong]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -21,7 +21,9 @@ fn main() -> ExitCode {
     let range = range.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     let threads = value("--threads").map_or(Ok(2), str::parse);
     match (range, threads) {
-        (Some((first, end)), Ok(threads)) => many(first, end, threads),
+        (Some((first, end)), Ok(threads)) => {
+            many(first, end, threads, args.iter().any(|arg| arg == "--until-wrong"))
+        }
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
@@ -39,13 +41,13 @@ fn one(seed: u64) -> ExitCode {
     code(report.wrong.is_none())
 }
 
-fn many(first: u64, end: u64, threads: usize) -> ExitCode {
+fn many(first: u64, end: u64, threads: usize, until_wrong: bool) -> ExitCode {
     let start = std::time::Instant::now();
     let next = AtomicU64::new(first);
     let sum: Mutex<(Totals, u64)> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, 64) {
-            scope.spawn(|| work(&next, end, &sum));
+            scope.spawn(|| work(&next, end, until_wrong, &sum));
         }
     });
     let (totals, wrong) = sum.into_inner().unwrap_or_default();
@@ -57,7 +59,7 @@ fn many(first: u64, end: u64, threads: usize) -> ExitCode {
     code(wrong == 0)
 }
 
-fn work(next: &AtomicU64, end: u64, sum: &Mutex<(Totals, u64)>) {
+fn work(next: &AtomicU64, end: u64, until_wrong: bool, sum: &Mutex<(Totals, u64)>) {
     let mut memories = Memories::default();
     let mut totals = Totals::default();
     let mut wrong = 0;
@@ -71,6 +73,9 @@ fn work(next: &AtomicU64, end: u64, sum: &Mutex<(Totals, u64)>) {
         if let Some(what) = report.wrong {
             wrong += 1;
             println!("{what}");
+            if until_wrong {
+                next.store(end, Ordering::Relaxed);
+            }
         }
     }
     if let Ok(mut sum) = sum.lock() {

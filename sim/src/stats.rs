@@ -90,6 +90,13 @@ impl Trace {
         self.mix(u64::from_le_bytes(last) ^ bytes.len() as u64);
     }
 
+    /// Mixes a word of each sector: what was read was written before, and is in the trace.
+    pub(crate) fn mix_sample(&mut self, bytes: &[u8]) {
+        for sector in bytes.chunks(512) {
+            self.mix_bytes(&sector[..sector.len().min(8)]);
+        }
+    }
+
     fn mix(&mut self, word: u64) {
         self.hash = (self.hash.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
     }

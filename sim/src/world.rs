@@ -283,7 +283,7 @@ impl World {
             }),
             Work::Name(op) => self.name_op(flight.handle, op),
         };
-        self.trace.mix_bytes(&bytes);
+        self.trace.mix_sample(&bytes);
         self.trace.event("done", "", &[flight.handle, flight.number, u64::from(result.is_ok())]);
         self.count_down(Moment::Completion);
         self.handles.contains_key(&flight.handle).then_some(Finished {
