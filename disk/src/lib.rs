@@ -35,7 +35,7 @@ pub mod waker;
 pub use any::{AnyDisk, open};
 pub use block::{Block, BlockPool};
 pub use blocking::BlockingDisk;
-pub use device::{DeviceStats, block_device_stats};
+pub use device::{DeviceStats, block_device_stats, interrupt_cpu};
 pub use dir::{Dir, entropy};
 pub use op::{
     Completion, Disk, DiskError, DiskErrorKind, DiskFacts, Done, FileId, FileName, Flush, Listed,

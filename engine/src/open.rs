@@ -1,14 +1,13 @@
 //! Opening a log: the directory, the lock, the files that make it a log, and one writer per shard.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringlog_disk::{
     AnyDisk, BlockPool, BlockingDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions,
-    FileName, IoKind, Op, Primitive, entropy, probe_commit,
+    FileName, IoKind, Op, Primitive, entropy, interrupt_cpu, probe_commit,
 };
 
 use crate::chunk::chunk_capacity;
@@ -367,7 +366,7 @@ impl Task {
     fn prepare(self) -> Result<(Writer<AnyDisk>, Ready), OpenError> {
         let start = Instant::now();
         let mut notes = Vec::new();
-        if self.options.pin && !pin() {
+        if self.options.pin && !pin(&self.dir, self.shard) {
             notes.push("The writer thread could not be pinned to a CPU.".to_owned());
         }
         let pools = Pools::new(&self.options, self.meta.segment_bytes)?;
@@ -462,14 +461,17 @@ pub(crate) fn open_shard<D: Disk>(
     Ok((writer, Ready { shared, published, epoch, next_stream, names, recovery }))
 }
 
-/// Pins the calling thread to the next allowed CPU in turn.
-fn pin() -> bool {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+/// Pins the calling thread: shard 0 to the CPU that takes the device's interrupts, where it is one
+/// (its completions wake the thread soonest there), the others to the CPUs behind it in turn.
+fn pin(dir: &Dir, shard: u16) -> bool {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() {
         return false;
     }
-    core_affinity::set_for_current(cpus[NEXT.fetch_add(1, Ordering::Relaxed) % cpus.len()])
+    let first = interrupt_cpu(dir)
+        .and_then(|cpu| cpus.iter().position(|allowed| allowed.id == cpu))
+        .unwrap_or(0);
+    core_affinity::set_for_current(cpus[(first + usize::from(shard)) % cpus.len()])
 }
 
 /// All memory of a shard. Clones share it.

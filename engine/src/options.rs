@@ -102,7 +102,8 @@ pub struct Options {
     /// The commit primitive; `None` measures both on the log's directory when it is created, and
     /// remembers the better one.
     pub primitive: Option<Primitive>,
-    /// Whether writer threads are pinned, shard i to the i-th allowed CPU. Default: yes.
+    /// Whether writer threads are pinned: shard 0 to the CPU that takes the disk's interrupts, if
+    /// that is one, the others to the allowed CPUs behind it in turn. Default: yes.
     pub pin: bool,
     /// Memory for records on their way to disk, per shard, in bytes: 4 MiB to 4 GiB. Default
     /// 32 MiB. When it is used up, appends are refused.
