@@ -15,7 +15,7 @@ use ringlog_disk::IoKind;
 use crate::bare::{self, BareDisk};
 use crate::compare::Failure;
 use crate::environment::{Machine, Place, interrupted, scratch};
-use crate::filler::{Filler, newest_segment};
+use crate::filler::{Filler, filled_segment};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
 use crate::percentile::percentile_ns;
 use crate::report::Out;
@@ -278,13 +278,17 @@ impl Bench<'_> {
         self.repeat(|| {
             let dir = scratch(self.dir)?;
             Filler::start(dir.path(), self.io)?.kill_when_full()?;
-            let segment = newest_segment(dir.path()).ok_or("there is no segment")?;
+            let segment = filled_segment(dir.path()).ok_or("there is no filled segment")?;
             let read = |_: &Self| bare::sequential_read(&segment);
             let options = Options { create: false, ..self.options() };
-            let (raw, log) = self.around(read, || {
-                Log::open(dir.path(), options).map_err(|error| format!("open: {error}"))
+            // Closed before the second read: an open log prepares segments beside it.
+            let (raw, report) = self.around(read, || {
+                let log =
+                    Log::open(dir.path(), options).map_err(|error| format!("open: {error}"))?;
+                let report = log.recovery_report().clone();
+                close(log).map(|()| report)
             })?;
-            let shards = &log.recovery_report().shards;
+            let shards = &report.shards;
             let scanned: u64 = shards.iter().map(|shard| shard.bytes_scanned).sum();
             let elapsed: Duration = shards.iter().map(|shard| shard.elapsed).sum();
             let detail = format!(
@@ -294,7 +298,7 @@ impl Bench<'_> {
                 shards.iter().map(|shard| shard.records_rewritten).sum::<u64>(),
             );
             series.add(per_second(scanned, elapsed), raw, detail);
-            close(log)
+            Ok(())
         })?;
         Ok(vec![series])
     }

@@ -1,10 +1,11 @@
 //! A log that was not closed: another process fills it and is killed.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ringlog::{Durability, Options, SyncPolicy};
 use ringlog_disk::IoKind;
@@ -16,8 +17,8 @@ const FILLED_BYTES: u64 = 60 << 20;
 /// Payload of its records, and what each takes on disk.
 const RECORD_BYTES: usize = 256;
 const FRAMED_BYTES: u64 = 272;
-/// A smaller file is no segment.
-const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// Where a filled segment has records and a prepared one has zeros.
+const DATA_AT: u64 = 1 << 20;
 
 /// A process that fills a log; killed when this goes.
 pub(crate) struct Filler(Child);
@@ -92,31 +93,19 @@ pub(crate) fn fill_until_killed(dir: &Path, bytes: u64, io: IoKind) -> Result<()
     }
 }
 
-/// The segment that was written last, by its time of modification.
-pub(crate) fn newest_segment(dir: &Path) -> Option<PathBuf> {
-    let mut newest: Option<(SystemTime, PathBuf)> = None;
-    for entry in std::fs::read_dir(dir).ok()?.flatten() {
-        let Ok(facts) = entry.metadata() else {
-            continue;
-        };
-        let found = if facts.is_dir() {
-            newest_segment(&entry.path()).and_then(|path| Some((modified(&path)?, path)))
-        } else if facts.len() >= SEGMENT_BYTES_MIN {
-            facts.modified().ok().map(|time| (time, entry.path()))
-        } else {
-            None
-        };
-        if let Some(found) = found
-            && newest.as_ref().is_none_or(|known| known.0 < found.0)
-        {
-            newest = Some(found);
+/// The segment below `dir` that holds the records. A prepared one is as large, and may be younger,
+/// but holds zeros: the records reach far beyond the place looked at.
+pub(crate) fn filled_segment(dir: &Path) -> Option<PathBuf> {
+    std::fs::read_dir(dir).ok()?.flatten().find_map(|entry| {
+        let facts = entry.metadata().ok()?;
+        if facts.is_dir() {
+            return filled_segment(&entry.path());
         }
-    }
-    newest.map(|(_, path)| path)
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).ok()?.modified().ok()
+        let mut bytes = [0; 4096];
+        let file = std::fs::File::open(entry.path()).ok()?;
+        file.read_exact_at(&mut bytes, DATA_AT).ok()?;
+        bytes.iter().any(|byte| *byte != 0).then(|| entry.path())
+    })
 }
 
 #[cfg(test)]
@@ -124,18 +113,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_segment_is_found_below_the_directory() {
+    fn the_filled_segment_is_found_beside_a_younger_prepared_one() {
         let dir = tempfile::tempdir().unwrap();
         let shard = dir.path().join("shard");
         std::fs::create_dir(&shard).unwrap();
-        assert_eq!(newest_segment(dir.path()), None);
-        let old = SystemTime::UNIX_EPOCH;
-        for (name, age) in [("a", 100), ("b", 300), ("c", 200)] {
-            let file = std::fs::File::create(shard.join(name)).unwrap();
-            file.set_len(SEGMENT_BYTES_MIN).unwrap();
-            file.set_modified(old + Duration::from_secs(age)).unwrap();
-        }
-        std::fs::write(shard.join("manifest"), "small and newest").unwrap();
-        assert_eq!(newest_segment(dir.path()), Some(shard.join("b")));
+        std::fs::write(shard.join("manifest"), "small").unwrap();
+        std::fs::write(shard.join("a-prepared"), vec![0; 2 << 20]).unwrap();
+        assert_eq!(filled_segment(dir.path()), None);
+        std::fs::write(shard.join("filled"), vec![7; 2 << 20]).unwrap();
+        std::fs::write(shard.join("z-prepared"), vec![0; 2 << 20]).unwrap();
+        assert_eq!(filled_segment(dir.path()), Some(shard.join("filled")));
     }
 }

@@ -161,7 +161,7 @@ mod tests {
     fn ratios_are_of_the_same_round_and_the_bar_is_judged_by_the_median() {
         let mut series = Series::new("x", "s", Bar::AtMost(1.35));
         series.add(2.0, Around::exact(1.0), String::new());
-        series.add(12.0, Around::exact(10.0), String::new());
+        series.add(1.44, Around::exact(1.2), String::new());
         series.add(1.3, Around::exact(1.0), String::new());
         let ratio = series.ratio.unwrap();
         assert!((ratio.min - 1.2).abs() < 1e-9 && (ratio.max - 2.0).abs() < 1e-9);
