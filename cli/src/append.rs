@@ -54,7 +54,7 @@ pub(crate) struct AppendArgs {
     shards: Option<u16>,
     /// When to flush: every-commit, every-append, interval:10ms, records:N[:10ms],
     /// bytes:N[:10ms] or never [default: every-commit].
-    #[arg(long, value_name = "POLICY", value_parser = values::sync_policy)]
+    #[arg(long, value_name = "POLICY")]
     sync: Option<SyncPolicy>,
     /// The file to read; `-` or nothing means stdin.
     #[arg(value_name = "FILE")]
@@ -196,7 +196,7 @@ pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure
         records_per_s: tally.records as f64 / elapsed.as_secs_f64(),
         bytes_per_s: tally.bytes as f64 / elapsed.as_secs_f64(),
         durability: values::durability_name(durability),
-        sync: values::sync_policy_name(sync),
+        sync: sync.to_string(),
         batch: args.batch,
         io: stats.io,
         direct: stats.direct,

@@ -204,7 +204,7 @@ impl<D: Disk> DrivenShard<D> {
         stream: StreamId,
         from: Option<Offset>,
     ) -> Result<Reader, ReadError> {
-        let wanted = Wanted { stream, from, end: None };
+        let wanted = Wanted { stream, from, end: None, others_may_trim: false };
         Reader::new(disk, self.identity.into(), Arc::clone(&self.published), &wanted)
     }
 }

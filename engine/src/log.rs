@@ -503,7 +503,8 @@ impl Stream {
             segment_bytes: self.log.meta.segment_bytes,
         };
         let disk = open::reader_disk(&shard.dir)?;
-        let wanted = Wanted { stream: self.id, from, end };
+        let others_may_trim = matches!(shard.writer, Writer::ReadOnly { .. });
+        let wanted = Wanted { stream: self.id, from, end, others_may_trim };
         Reader::new(disk, identity, Arc::clone(&shard.published), &wanted)
     }
 

@@ -2,6 +2,8 @@
 //! one open.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ringlog_disk::{IoKind, Primitive};
@@ -142,6 +144,7 @@ impl Default for Options {
 
 impl Options {
     /// The defaults, changed by the environment: `RINGLOG_DURABILITY` (memory, written, synced),
+    /// `RINGLOG_SYNC` (a policy, as [`SyncPolicy`] is written),
     /// `RINGLOG_IO` (auto, uring, blocking), `RINGLOG_PRIMITIVE` (dsync, linked),
     /// `RINGLOG_PIN` (0, 1), `RINGLOG_MEMORY_BYTES`, `RINGLOG_COMMITS_IN_FLIGHT`,
     /// `RINGLOG_COMMIT_BYTES`, `RINGLOG_SEGMENT_BYTES`, `RINGLOG_SHARDS`.
@@ -150,8 +153,15 @@ impl Options {
     /// [`OpenError::InvalidOption`] names the variable that cannot be read.
     pub fn from_env() -> Result<Self, OpenError> {
         let mut options = Self::default();
-        for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("RINGLOG_")) {
-            options.set_from_text(&name, &value)?;
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("RINGLOG_")) else {
+                continue; // not ours, whatever it is
+            };
+            let Some(value) = value.to_str() else {
+                let (field, reason) = (name.to_owned(), "is not text".to_owned());
+                return Err(OpenError::InvalidOption { field, reason });
+            };
+            options.set_from_text(name, value)?;
         }
         Ok(options)
     }
@@ -171,6 +181,12 @@ impl Options {
                     "synced" => Durability::Synced,
                     _ => return Err(invalid("one of memory, written, synced")),
                 }
+            }
+            "RINGLOG_SYNC" => {
+                self.sync = value.parse().map_err(|reason: String| OpenError::InvalidOption {
+                    field: name.to_owned(),
+                    reason,
+                })?;
             }
             "RINGLOG_IO" => {
                 self.io = match value {
@@ -266,5 +282,141 @@ impl SyncPolicy {
             _ => return Ok(()),
         };
         Err(OpenError::InvalidOption { field: field.into(), reason: reason.into() })
+    }
+}
+
+/// How long records wait for company under a count policy whose text names no delay.
+const DELAY_DEFAULT: Duration = Duration::from_millis(10);
+
+/// Reads `every-commit`, `every-append`, `interval:D`, `records:N[:D]`, `bytes:N[:D]` or `never`,
+/// where D is a whole number with one of `us`, `ms`, `s`, `m`, `h`. Bounds are checked when the
+/// log is opened.
+impl FromStr for SyncPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let count = |number: &str| {
+            number.parse::<u64>().map_err(|_| format!("{number:?} is not a whole number"))
+        };
+        let delay_of = |delay: &[&str]| {
+            delay.first().map_or(Ok(DELAY_DEFAULT), |text| duration_from_text(text))
+        };
+        match parts[..] {
+            ["every-commit"] => Ok(Self::EveryCommit),
+            ["every-append"] => Ok(Self::EveryAppend),
+            ["never"] => Ok(Self::Never),
+            ["interval", every] => Ok(Self::Interval(duration_from_text(every)?)),
+            ["records", n, ref delay @ ..] if delay.len() < 2 => {
+                Ok(Self::EveryRecords { records: count(n)?, max_delay: delay_of(delay)? })
+            }
+            ["bytes", n, ref delay @ ..] if delay.len() < 2 => {
+                Ok(Self::EveryBytes { bytes: count(n)?, max_delay: delay_of(delay)? })
+            }
+            _ => Err(format!(
+                "{text:?} is not a sync policy: every-commit, every-append, interval:10ms, \
+                 records:N[:10ms], bytes:N[:10ms] or never"
+            )),
+        }
+    }
+}
+
+/// The text that [`SyncPolicy::from_str`] reads.
+impl fmt::Display for SyncPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EveryCommit => f.write_str("every-commit"),
+            Self::EveryAppend => f.write_str("every-append"),
+            Self::Interval(every) => write!(f, "interval:{}us", every.as_micros()),
+            Self::EveryRecords { records, max_delay } => {
+                write!(f, "records:{records}:{}us", max_delay.as_micros())
+            }
+            Self::EveryBytes { bytes, max_delay } => {
+                write!(f, "bytes:{bytes}:{}us", max_delay.as_micros())
+            }
+            Self::Never => f.write_str("never"),
+        }
+    }
+}
+
+fn duration_from_text(text: &str) -> Result<Duration, String> {
+    let expected = || format!("{text:?} is not a time span such as 500us, 10ms, 2s, 1m or 1h");
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
+    let (number, unit) = text.split_at(unit_at);
+    let micros_per_unit = match unit {
+        "us" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        _ => return Err(expected()),
+    };
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    number.checked_mul(micros_per_unit).map(Duration::from_micros).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn every_policy_can_be_written() {
+        let good = [
+            ("every-commit", SyncPolicy::EveryCommit),
+            ("every-append", SyncPolicy::EveryAppend),
+            ("never", SyncPolicy::Never),
+            ("interval:10ms", SyncPolicy::Interval(10 * MS)),
+            ("interval:1h", SyncPolicy::Interval(3_600_000 * MS)),
+            ("records:7", SyncPolicy::EveryRecords { records: 7, max_delay: 10 * MS }),
+            ("records:7:2s", SyncPolicy::EveryRecords { records: 7, max_delay: 2000 * MS }),
+            ("bytes:64", SyncPolicy::EveryBytes { bytes: 64, max_delay: 10 * MS }),
+            ("bytes:1:5ms", SyncPolicy::EveryBytes { bytes: 1, max_delay: 5 * MS }),
+        ];
+        for (text, policy) in good {
+            assert_eq!(text.parse(), Ok(policy), "{text}");
+            assert_eq!(policy.to_string().parse(), Ok(policy), "{text}, named");
+        }
+        for bad in [
+            "",
+            "sometimes",
+            "interval",
+            "interval:10",
+            "interval:1ms:2ms",
+            "records:",
+            "records:-1",
+            "records:1:1ms:",
+            "bytes:1X",
+            "interval:99999999999999999999h",
+            "interval:9999999999999999h",
+            "every-commit:1",
+        ] {
+            assert!(bad.parse::<SyncPolicy>().is_err(), "{bad:?} was taken for a policy");
+        }
+    }
+
+    #[test]
+    fn options_out_of_bounds_are_named() {
+        let bad = [
+            (Options { memory_bytes: 1, ..Options::default() }, "memory_bytes"),
+            (Options { commits_in_flight: 9, ..Options::default() }, "commits_in_flight"),
+            (Options { linger: 2000 * MS, ..Options::default() }, "linger"),
+            (Options { sync: SyncPolicy::Interval(MS / 2), ..Options::default() }, "sync"),
+            (
+                Options {
+                    format: Format { segment_bytes: 3 << 20, shards: 1 },
+                    ..Options::default()
+                },
+                "format.segment_bytes",
+            ),
+        ];
+        for (options, name) in bad {
+            match options.validate() {
+                Err(OpenError::InvalidOption { field, .. }) => assert_eq!(field, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        assert_eq!(Options::default().validate(), Ok(()));
     }
 }

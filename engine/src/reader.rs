@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use ringlog_disk::{BlockPool, Disk, DiskErrorKind, Done, FileId, Op};
 
-use crate::error::{Corruption, ReadError};
+use crate::error::{Corruption, OpenError, ReadError};
 use crate::format::batch::{BatchHeader, BatchKind, FrameKind, FrameRef, HeaderSeed, check_body};
-use crate::format::segment::SEGMENT_HEADER_BYTES;
-use crate::ids::{Lsn, Offset, StreamId};
+use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::ids::{Lsn, Offset, SegmentId, StreamId};
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::published::Published;
-use crate::recovery::{Identity, ask};
+use crate::recovery::{Identity, ask, load_manifest};
 use crate::shard::SegmentRef;
 use crate::window::{Window, pool_for};
 
@@ -97,6 +97,8 @@ pub struct Reader {
     notice: Option<ReadError>,
     damage: Option<Corruption>,
     finished: bool,
+    /// The writer is another process, which knows nothing of this reader.
+    others_may_trim: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,6 +120,8 @@ pub(crate) struct Wanted {
     pub(crate) stream: StreamId,
     pub(crate) from: Option<Offset>,
     pub(crate) end: Option<Offset>,
+    /// The log is written, if at all, by another process.
+    pub(crate) others_may_trim: bool,
 }
 
 impl Reader {
@@ -148,6 +152,7 @@ impl Reader {
             notice: None,
             damage: None,
             finished: false,
+            others_may_trim: wanted.others_may_trim,
         })
     }
 
@@ -296,14 +301,20 @@ impl Reader {
             Ok(Done::Opened { bytes }) => {
                 let window = Window::new(self.pool.clone(), FILE, bytes);
                 self.open = Some(Open { segment, end, window });
-                Ok(())
+                self.check_segment_header()
             }
             Ok(_) => Ok(()),
             Err(error)
                 if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Unexpected) =>
             {
+                if self.is_gone(segment.segment)? {
+                    return Ok(());
+                }
                 let name = names::segment(segment.segment);
-                let what = "a listed segment is missing";
+                let what = match error.kind {
+                    DiskErrorKind::NotFound => "a listed segment is missing",
+                    _ => "a listed segment is no regular file",
+                };
                 let (id, file) = (Some(segment.segment), name.as_str());
                 self.damage = Some(self.identity.corruption(id, file, 0, Some(self.at), what));
                 self.jump = Jump::Damage;
@@ -318,10 +329,68 @@ impl Reader {
         }
     }
 
-    /// The batch at `self.at` is damaged: looks for the next valid one.
-    fn damaged(&mut self, file_offset: u64, what: String) -> Result<(), ReadError> {
+    /// A segment that is another one than it should be is damage; what validates in it is read
+    /// all the same.
+    fn check_segment_header(&mut self) -> Result<(), ReadError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let segment = open.segment.segment;
+        let block = open.window.get(self.disk.as_mut(), 0, BLOCK_BYTES)?;
+        let what = match SegmentHeader::decode(block) {
+            Ok(header)
+                if header.log == self.identity.log
+                    && header.shard == self.identity.shard
+                    && header.segment == segment =>
+            {
+                return Ok(());
+            }
+            Ok(header) => {
+                format!("segment {} of log {} lies here", header.segment, header.log)
+            }
+            Err(refused) => refused.to_string(),
+        };
+        if !self.is_gone(segment)? {
+            let name = names::segment(segment);
+            let (id, file) = (Some(segment), name.as_str());
+            self.damage = Some(self.identity.corruption(id, file, 0, Some(self.at), what));
+            self.jump = Jump::Damage;
+        }
+        Ok(())
+    }
+
+    /// Whether a segment that does not read as it should was trimmed by another process since this
+    /// reader was made. Then the reader goes on where the log begins now.
+    fn is_gone(&mut self, segment: SegmentId) -> Result<bool, ReadError> {
+        if !self.others_may_trim {
+            return Ok(false);
+        }
+        if let Some(open) = &mut self.open {
+            open.window.settle(self.disk.as_mut());
+        }
+        let manifest = match load_manifest(self.disk.as_mut(), &self.identity) {
+            Ok(manifest) => manifest,
+            Err(OpenError::Disk(error)) => return Err(error.into()),
+            Err(_) => return Ok(false), // no better witness than what was found
+        };
+        if manifest.segments.iter().any(|entry| entry.segment == segment) {
+            return Ok(false);
+        }
+        self.close();
+        self.at = self.at.max(manifest.trimmed_lsn);
+        self.chain = None;
+        self.jump = Jump::Start;
+        self.any_start = false;
+        Ok(true)
+    }
+
+    /// The batch at `self.at` is damaged: looks for the next valid one.
+    fn damaged(&mut self, file_offset: u64, what: String) -> Result<(), ReadError> {
+        let Some(segment) = self.open.as_ref().map(|open| open.segment.segment) else {
+            return Ok(());
+        };
+        if self.is_gone(segment)? {
+            return Ok(());
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
         let name = names::segment(segment);
         let corruption = self.identity.corruption(
             Some(segment),

@@ -53,6 +53,8 @@ struct Job {
     kind: JobKind,
     step: u8,
     in_flight: bool,
+    /// The disk was full; not before then again.
+    retry_at: Option<u64>,
 }
 
 enum Step {
@@ -82,7 +84,8 @@ pub(super) struct Rotation {
     files: Vec<(SegmentId, FileId)>,
     job: Option<Job>,
     disk_full: bool,
-    retry_at: Option<u64>,
+    /// There was no room for another segment; not before then again.
+    prepare_at: Option<u64>,
     trims: Vec<(u64, usize)>,
     trimmed: Vec<(u64, u64)>,
     closing: Closing,
@@ -108,7 +111,7 @@ impl Rotation {
             files,
             job: None,
             disk_full: false,
-            retry_at: None,
+            prepare_at: None,
             trims: Vec::new(),
             trimmed: Vec::new(),
             closing: Closing::No,
@@ -132,7 +135,7 @@ impl Rotation {
     }
 
     pub(super) fn retry_at_ns(&self) -> Option<u64> {
-        self.retry_at
+        self.job.as_ref().and_then(|job| job.retry_at).or(self.prepare_at)
     }
 
     pub(super) fn sealing_len(&self) -> usize {
@@ -164,7 +167,7 @@ impl Rotation {
 
     /// Whether a job waits for room on the disk.
     pub(super) fn is_blocked(&self) -> bool {
-        self.retry_at.is_some() && self.job.as_ref().is_some_and(|job| !job.in_flight)
+        self.job.as_ref().is_some_and(|job| job.retry_at.is_some())
     }
 
     pub(super) fn is_sealed_to(&self, lsn: Lsn) -> bool {
@@ -247,8 +250,17 @@ impl Shard {
         if self.rotation.job.as_ref().is_some_and(|job| job.in_flight) {
             return None;
         }
-        if self.rotation.retry_at.is_some_and(|at| at <= now.mono_ns) {
-            self.rotation.retry_at = None;
+        let due = |at: &mut Option<u64>| {
+            if at.is_some_and(|at| at <= now.mono_ns) {
+                *at = None;
+            }
+        };
+        due(&mut self.rotation.prepare_at);
+        if let Some(job) = &mut self.rotation.job {
+            due(&mut job.retry_at);
+            if job.retry_at.is_some() {
+                return None;
+            }
         }
         loop {
             let mut job = self.rotation.job.take().or_else(|| self.pick_job())?;
@@ -272,7 +284,7 @@ impl Shard {
     }
 
     fn pick_job(&mut self) -> Option<Job> {
-        let start = |kind| Some(Job { kind, step: 0, in_flight: false });
+        let start = |kind| Some(Job { kind, step: 0, in_flight: false, retry_at: None });
         let durable = self.durable;
         let rotation = &mut self.rotation;
         let sealable = |sealing: &Sealing| sealing.open.so_far.end_lsn <= durable;
@@ -295,7 +307,7 @@ impl Shard {
             let segment = rotation.spares.remove(0);
             return start(JobKind::Remove { segment });
         }
-        if rotation.retry_at.is_none() && rotation.wants_segment(&self.config, waited_for) {
+        if rotation.prepare_at.is_none() && rotation.wants_segment(&self.config, waited_for) {
             let file = rotation.free_file()?;
             let segment = rotation.manifest.next_segment;
             rotation.manifest.next_segment = SegmentId(segment.0 + 1);
@@ -322,14 +334,11 @@ impl Shard {
             held
         });
         if spares.len() > before {
-            rotation.retry_at = None; // there is room again
+            rotation.prepare_at = None; // there is room again
         }
     }
 
     fn step(&mut self, job: &mut Job, now: Time) -> Step {
-        if self.rotation.retry_at.is_some() {
-            return Step::Later;
-        }
         let op = match (&mut job.kind, job.step) {
             (JobKind::Prepare { segment, file, spare: None }, 0) => Op::Create {
                 file: *file,
@@ -472,18 +481,24 @@ impl Shard {
         job.in_flight = false;
         match result {
             Ok(_) => {
-                self.rotation.disk_full = false;
+                if !matches!(job.kind, JobKind::Trim { .. } | JobKind::Remove { .. }) {
+                    self.rotation.disk_full = false;
+                }
                 self.step_done(job);
             }
             Err(error) if Self::is_full(&error) && job.may_wait_for_room() => {
                 self.rotation.disk_full = true;
-                self.rotation.retry_at = Some(now.mono_ns + RETRY_AFTER_NS);
+                let retry_at = Some(now.mono_ns + RETRY_AFTER_NS);
                 match job.kind {
                     // Others may make room meanwhile.
                     JobKind::Prepare { segment, spare: None, .. } if job.step == 0 => {
                         self.rotation.manifest.next_segment = segment;
+                        self.rotation.prepare_at = retry_at;
                     }
-                    _ => self.rotation.job = Some(job),
+                    _ => {
+                        job.retry_at = retry_at;
+                        self.rotation.job = Some(job);
+                    }
                 }
             }
             Err(error) => match job.kind {
