@@ -17,7 +17,7 @@ const FILE_BYTES: u64 = 256 << 10;
 /// No further round begins after this long.
 const BUDGET: Duration = Duration::from_millis(60);
 /// Less of a difference than this, in percent, is noise; then RWF_DSYNC, which costs less CPU.
-const NOISE_PERCENT: u64 = 5;
+const NOISE_PERCENT: u64 = 20;
 
 /// What was measured, and what follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
