@@ -276,8 +276,8 @@ impl Shard {
     }
 
     /// What is to be flushed with this commit. A flush covers only what was written before it; so
-    /// where earlier writes still stand open, this one goes out plain, and one flush for all
-    /// follows.
+    /// where earlier plain writes to this file are still under way, this one goes out plain, too,
+    /// and one flush for all follows.
     fn choose_flush(&mut self, now: Time) -> Flush {
         if !self.plans.with_commit(now.mono_ns) {
             return Flush::No;
@@ -287,17 +287,24 @@ impl Shard {
             return Flush::No;
         };
         let covered = |commit: &Commit| commit.flushed || commit.flush_travels;
-        let mut own = true;
-        let mut here_all_written = true;
+        let (mut here, mut here_all_written) = (false, true);
         for commit in self.commits.iter().filter(|commit| !covered(commit)) {
-            own = false;
-            here_all_written &= commit.segment != segment || commit.written;
+            if commit.segment == segment {
+                here = true;
+                here_all_written &= commit.written;
+            } else {
+                // Another file: it takes a flush of its own.
+                self.sync_wanted = self.sync_wanted.max(commit.end);
+            }
         }
-        if own {
-            return Flush::Own;
+        match (here, here_all_written) {
+            (false, _) => Flush::Own,
+            (true, true) => Flush::File,
+            (true, false) => {
+                self.sync_wanted = self.staged;
+                Flush::No
+            }
         }
-        self.sync_wanted = self.staged;
-        if here_all_written { Flush::File } else { Flush::No }
     }
 
     fn write(
