@@ -61,8 +61,8 @@ pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, Primitive};
 pub use shard::{Reply, Request, ShardCounts, Time};
 pub use stats::{RecoveryReport, ShardStats, Stats, TrimReport};
 pub use tools::{
-    Inspection, Progress, SegmentInspection, SegmentLife, ShardInspection, StreamInspection,
-    VerifyReport, inspect, verify,
+    Inspection, LostRange, Progress, RepairReport, SegmentInspection, SegmentLife, ShardInspection,
+    StreamInspection, VerifyReport, inspect, repair, verify,
 };
 
 /// The example of the README is compiled with the tests.

@@ -27,6 +27,7 @@ use crate::published::Published;
 use crate::recovery::{Identity, ShardRecovery, ask, load, load_file, resume, tail};
 use crate::runtime::{Shared, Writer};
 use crate::shard::{SegmentRef, Shard, ShardConfig};
+use crate::tools::BACKUP_PREFIX;
 use crate::window::{holds_any_batch, pool_for};
 
 /// How long the lock of another process that is just going is waited for.
@@ -140,7 +141,9 @@ pub(crate) fn find_meta(path: &Path, dir: &Dir) -> Result<Option<LogMeta>, OpenE
         }
         Err(error) if error.kind == DiskErrorKind::NotFound => {
             let entries = dir.entries()?;
-            let ours = |name: &str| name.starts_with("shard-") || name.starts_with("log.");
+            let ours = |name: &str| {
+                ["shard-", "log.", BACKUP_PREFIX].iter().any(|prefix| name.starts_with(prefix))
+            };
             if let Some(other) = entries.iter().find(|name| !ours(name)) {
                 let (dir, reason) = (path.to_owned(), format!("it holds {other:?}"));
                 return Err(OpenError::NotALog { dir, reason });

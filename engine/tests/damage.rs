@@ -2,8 +2,52 @@
 
 mod common;
 
-use common::{Fixture, options};
-use ringlog::{Log, OpenError, verify};
+use std::path::Path;
+
+use common::{Content, Files, Fixture, STREAMS, files, options, read_only, repair_and_check};
+use ringlog::{Corruption, Log, OpenError, Options, ReadError, repair, verify};
+
+const BLOCK: usize = 4096;
+
+fn strict(path: &Path) -> OpenError {
+    match Log::open(path, options()) {
+        Ok(_) => panic!("{} was opened", path.display()),
+        Err(error) => error,
+    }
+}
+
+#[track_caller]
+fn refused_as_corrupt(fixture: &Fixture) -> Corruption {
+    let before = fixture.files();
+    let corruption = match strict(fixture.path()) {
+        OpenError::Corrupt(corruption) => corruption,
+        other => panic!("{other:?}"),
+    };
+    assert!(fixture.files() == before, "a refused open has changed something");
+    corruption
+}
+
+/// Damage that verify finds, which must change nothing.
+#[track_caller]
+fn damage(fixture: &Fixture) -> Vec<Corruption> {
+    let before = fixture.files();
+    let report = verify(fixture.path(), &mut |_| {}).unwrap();
+    assert!(fixture.files() == before, "verify has changed something");
+    assert_eq!(report.sound, report.damage.is_empty());
+    report.damage
+}
+
+/// What can be read of a damaged log without changing it.
+fn readable(fixture: &Fixture) -> Content {
+    let before = fixture.files();
+    let content = Content::of(&Log::open(fixture.path(), read_only()).unwrap());
+    assert!(fixture.files() == before, "reading has changed something");
+    content
+}
+
+fn corrupt_reads(content: &Content) -> usize {
+    content.errors.iter().filter(|error| matches!(error, ReadError::Corrupt { .. })).count()
+}
 
 #[test]
 fn a_sound_log_is_sound_and_looking_changes_nothing() {
@@ -17,23 +61,474 @@ fn a_sound_log_is_sound_and_looking_changes_nothing() {
     })
     .unwrap();
     assert_eq!(report.damage, []);
+    assert_eq!(report.notes, Vec::<String>::new());
     assert!(report.sound);
     assert_eq!(report.records, fixture.records());
     assert!(told > 0);
     let inspection = ringlog::inspect(fixture.path()).unwrap();
-    let records: u64 = inspection.shards[0].streams.iter().map(|stream| stream.records).sum();
-    assert_eq!(records, fixture.records());
-    assert_eq!(fixture.files(), before);
+    let shard = &inspection.shards[0];
+    let records: Vec<u64> = shard.streams.iter().map(|stream| stream.records).collect();
+    assert_eq!(records, [fixture.each; 3]);
+    let states: Vec<String> = shard.segments.iter().map(|s| s.state.to_string()).collect();
+    assert_eq!(states[..2], ["sealed", "open"]);
+    let repaired = repair(fixture.path(), &mut |_| {}).unwrap();
+    assert!(!repaired.changed(), "{repaired:?}");
+    assert!(fixture.files() == before);
 }
 
 #[test]
-fn a_log_that_is_open_can_be_checked() {
+fn a_log_that_is_open_can_be_checked_but_not_repaired() {
     let fixture = Fixture::new();
     let log = Log::open(fixture.path(), options()).unwrap();
-    let stream = log.stream("more").unwrap();
-    stream.append(b"x").unwrap().wait().unwrap();
+    log.stream("more").unwrap().append(b"x").unwrap().wait().unwrap();
     let report = verify(fixture.path(), &mut |_| {}).unwrap();
     assert_eq!(report.damage, []);
     assert_eq!(report.records, fixture.records() + 1);
-    assert!(matches!(Log::open(fixture.path(), options()), Err(OpenError::Locked(_))));
+    let locked = repair(fixture.path(), &mut |_| {}).unwrap_err();
+    assert!(matches!(locked, OpenError::Locked(_)), "{locked:?}");
+}
+
+#[test]
+fn a_log_that_is_written_and_trimmed_all_the_time_is_never_called_damaged() {
+    let fixture = Fixture::new();
+    let log = Log::open(fixture.path(), options()).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let stream = log.stream("busy").unwrap();
+            let mut round = 0_u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let record = vec![round as u8; 3000 + (round % 5000) as usize];
+                let within = std::time::Duration::from_secs(10);
+                let level = match round % 3 {
+                    0 => ringlog::Durability::Synced,
+                    1 => ringlog::Durability::Written,
+                    _ => ringlog::Durability::Memory,
+                };
+                drop(stream.append_within(&record, level, within).unwrap());
+                round += 1;
+                if round % 300 == 0 {
+                    log.rotate().unwrap();
+                    log.trim(1).unwrap();
+                }
+            }
+        });
+        for _ in 0..30 {
+            let report = verify(fixture.path(), &mut |_| {}).unwrap();
+            assert_eq!(report.damage, []);
+            ringlog::inspect(fixture.path()).unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_flipped_bit_in_a_sealed_segment() {
+    let fixture = Fixture::new();
+    let at = 3 * BLOCK + 700;
+    fixture.change(&fixture.segment(1), |bytes| bytes[at] ^= 4);
+    let found = damage(&fixture);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].segment, Some(ringlog::SegmentId(1)));
+    assert!(found[0].file.ends_with(".seg") && found[0].file_offset as usize <= at, "{found:?}");
+    assert!(found[0].lsn.is_some());
+    // Sealed segments are trusted at the opening, and checked at each read.
+    let content = readable(&fixture);
+    assert!(corrupt_reads(&content) > 0);
+    assert!(content.count() < fixture.records());
+    let (report, left) = repair_and_check(&fixture, &options());
+    assert_eq!(report.segments_repaired, 1);
+    let lost: u64 = report.lost.iter().map(|lost| lost.next.0 - lost.first.0).sum();
+    assert_eq!(lost + left, fixture.records(), "{report:?}");
+    assert_eq!(left, content.count());
+}
+
+#[test]
+fn readers_tell_of_the_gap_and_go_on() {
+    for block in 2..last_used_block(&Fixture::new(), 1) {
+        let fixture = Fixture::new();
+        fixture.change(&fixture.segment(1), |bytes| bytes[block * BLOCK + 20] ^= 1);
+        let report = repair(fixture.path(), &mut |_| {}).unwrap();
+        assert_eq!(report.segments_repaired, 1);
+        let log = Log::open(fixture.path(), options()).unwrap();
+        for lost in &report.lost {
+            let stream = log.existing_stream(&lost.stream).unwrap();
+            let gap = ReadError::Lost { first: lost.first, next: lost.next };
+            for items in [stream.read(..), stream.read(ringlog::Offset(0)..)] {
+                let items: Vec<_> = items.unwrap().collect();
+                let at = items.iter().position(|item| item.as_ref().err() == Some(&gap));
+                let at = at.unwrap_or_else(|| panic!("block {block}: {lost:?} {items:?}"));
+                let before = at.checked_sub(1).map(|at| items[at].as_ref().unwrap().offset().0);
+                assert_eq!(before.map_or(0, |offset| offset + 1), lost.first.0);
+                assert_eq!(items[at + 1].as_ref().unwrap().offset(), lost.next);
+                assert_eq!(items.iter().filter(|item| item.is_err()).count(), 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_open_segment() {
+    let fixture = Fixture::new();
+    fixture.change(&fixture.segment(2), |bytes| bytes[2 * BLOCK + 500] ^= 4);
+    let refused = refused_as_corrupt(&fixture);
+    assert_eq!(refused.segment, Some(ringlog::SegmentId(2)));
+    assert_eq!(damage(&fixture).len(), 1);
+    let content = readable(&fixture);
+    assert!(corrupt_reads(&content) > 0);
+    assert!(content.count() > fixture.sealed_each * 3, "what lies behind the damage is read");
+    let (report, left) = repair_and_check(&fixture, &options());
+    assert_eq!(left, content.count());
+    assert_eq!(report.segments_repaired, 1);
+}
+
+#[test]
+fn the_last_batch_of_all_is_damaged() {
+    let fixture = Fixture::new();
+    let used = last_used_block(&fixture, 2);
+    // Flip in each of the last few blocks, from the front: batches and the closing watermark.
+    for back in 0..3 {
+        let fixture = Fixture::new();
+        let at = (used - back) * BLOCK + 20;
+        fixture.change(&fixture.segment(2), |bytes| bytes[at] ^= 1);
+        refused_as_corrupt(&fixture);
+        assert!(!damage(&fixture).is_empty());
+        repair_and_check(&fixture, &options());
+    }
+}
+
+/// The last block of a segment's file that is not zero.
+fn last_used_block(fixture: &Fixture, segment: u64) -> usize {
+    let bytes = std::fs::read(fixture.segment(segment)).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).unwrap() / BLOCK
+}
+
+#[test]
+fn the_end_of_the_open_segment_is_zeroed() {
+    let fixture = Fixture::new();
+    fixture.change(&fixture.segment(2), |bytes| bytes[4 * BLOCK..].fill(0));
+    refused_as_corrupt(&fixture);
+    let (report, _) = repair_and_check(&fixture, &options());
+    assert!(!report.lost.is_empty());
+}
+
+#[test]
+fn a_zeroed_segment() {
+    for number in [1, 2] {
+        let fixture = Fixture::new();
+        fixture.change(&fixture.segment(number), |bytes| bytes.fill(0));
+        if number == 2 {
+            refused_as_corrupt(&fixture);
+        }
+        assert!(!damage(&fixture).is_empty());
+        let content = readable(&fixture);
+        assert!(number == 2 || content.count() == (fixture.each - fixture.sealed_each) * 3);
+        repair_and_check(&fixture, &options());
+    }
+}
+
+#[test]
+fn a_truncated_segment() {
+    for number in [1, 2] {
+        for bytes in [0, 100, BLOCK, 3 * BLOCK + 17, 6 * BLOCK] {
+            let fixture = Fixture::new();
+            fixture.change(&fixture.segment(number), |content| content.truncate(bytes));
+            if number == 2 {
+                refused_as_corrupt(&fixture);
+            }
+            assert!(!damage(&fixture).is_empty(), "segment {number} cut to {bytes}");
+            readable(&fixture);
+            repair_and_check(&fixture, &options());
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment() {
+    for number in [1, 2] {
+        let fixture = Fixture::new();
+        std::fs::remove_file(fixture.segment(number)).unwrap();
+        if number == 2 {
+            let refused = refused_as_corrupt(&fixture);
+            assert!(refused.what.contains("missing"), "{refused}");
+        }
+        let found = damage(&fixture);
+        assert!(found.iter().any(|one| one.segment == Some(ringlog::SegmentId(number))));
+        let content = readable(&fixture);
+        let left = if number == 1 { fixture.each - fixture.sealed_each } else { fixture.sealed_each };
+        assert_eq!(content.count(), left * 3);
+        let (_, kept) = repair_and_check(&fixture, &options());
+        assert_eq!(kept, left * 3);
+    }
+}
+
+#[test]
+fn a_segment_in_the_place_of_another() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.segment(1), fixture.segment(2));
+    let (a, b) = (std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
+    // Swapped.
+    std::fs::write(&one, &b).unwrap();
+    std::fs::write(&two, &a).unwrap();
+    refused_as_corrupt(&fixture);
+    assert_eq!(readable(&fixture).count(), 0);
+    let found = damage(&fixture);
+    assert!(found.iter().any(|one| one.what.contains("expected segment 1")), "{found:?}");
+    // Duplicated.
+    let fixture = Fixture::new();
+    std::fs::copy(fixture.segment(1), fixture.segment(2)).unwrap();
+    refused_as_corrupt(&fixture);
+    assert_eq!(readable(&fixture).count(), fixture.sealed_each * 3);
+    repair_and_check(&fixture, &options());
+    // Of another log.
+    let fixture = Fixture::new();
+    std::fs::copy(Fixture::new().segment(2), fixture.segment(2)).unwrap();
+    refused_as_corrupt(&fixture);
+    assert_eq!(readable(&fixture).count(), fixture.sealed_each * 3);
+    repair_and_check(&fixture, &options());
+}
+
+#[test]
+fn something_else_in_the_place_of_a_segment() {
+    for number in [1, 2] {
+        for kind in ["text", "directory", "link"] {
+            let fixture = Fixture::new();
+            let path = fixture.segment(number);
+            let elsewhere = fixture.path().join("elsewhere");
+            match kind {
+                "text" => std::fs::write(&path, "no segment\n").unwrap(),
+                "directory" => {
+                    std::fs::remove_file(&path).unwrap();
+                    std::fs::create_dir(&path).unwrap();
+                }
+                _ => {
+                    // To the true content: still refused, since it may lead anywhere.
+                    std::fs::rename(&path, &elsewhere).unwrap();
+                    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+                }
+            }
+            if number == 2 {
+                refused_as_corrupt(&fixture);
+            }
+            assert!(!damage(&fixture).is_empty(), "{kind}");
+            assert!(readable(&fixture).count() < fixture.records(), "{kind}");
+            if kind == "text" {
+                repair_and_check(&fixture, &options());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_newer_version_is_said_to_be_one() {
+    let newer = |bytes: &mut [u8], version_at: usize| {
+        bytes[version_at..version_at + 2].copy_from_slice(&2_u16.to_le_bytes());
+        bytes[4..8].fill(0);
+        let crc = crc32fast::hash(bytes);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+    };
+    let cases: [(&str, usize); 4] =
+        [("log", 0), ("manifest", 0), ("catalogue", 0), ("segment", BLOCK)];
+    for (what, length) in cases {
+        let fixture = Fixture::new();
+        let path = match what {
+            "log" => fixture.path().join("log"),
+            "manifest" => fixture.shard("manifest"),
+            "catalogue" => fixture.shard("0000000000000001.cat"),
+            _ => fixture.segment(2),
+        };
+        fixture.change(&path, |bytes| {
+            let length = if length == 0 { bytes.len() } else { length };
+            newer(&mut bytes[..length], 8);
+        });
+        let before = fixture.files();
+        if what == "catalogue" {
+            // The manifest knows the checksum of the part that it lists.
+            refused_as_corrupt(&fixture);
+            continue;
+        }
+        for error in [
+            strict(fixture.path()),
+            Log::open(fixture.path(), read_only()).err().unwrap(),
+            verify(fixture.path(), &mut |_| {}).unwrap_err(),
+            repair(fixture.path(), &mut |_| {}).unwrap_err(),
+        ] {
+            let version = matches!(error, OpenError::UnknownVersion { found: 2, known: 1, .. });
+            assert!(version, "{what}: {error:?}");
+        }
+        assert!(fixture.files() == before, "{what}");
+    }
+}
+
+#[test]
+fn a_manifest_that_is_missing_or_damaged() {
+    for cut in [None, Some(0), Some(10), Some(60)] {
+        let fixture = Fixture::new();
+        match cut {
+            None => std::fs::remove_file(fixture.shard("manifest")).unwrap(),
+            Some(at) => fixture.change(&fixture.shard("manifest"), |bytes| bytes[at] ^= 1),
+        }
+        let refused = refused_as_corrupt(&fixture);
+        assert_eq!(refused.file, "manifest");
+        assert_eq!(damage(&fixture).len(), 1);
+        let error = Log::open(fixture.path(), read_only()).err().unwrap();
+        assert!(matches!(error, OpenError::Corrupt(_)), "{error:?}");
+        let (report, left) = repair_and_check(&fixture, &options());
+        assert_eq!(left, fixture.records(), "{report:?}");
+        assert_eq!(report.lost, []);
+    }
+}
+
+#[test]
+fn a_manifest_and_the_newest_segment_are_missing() {
+    let fixture = Fixture::new();
+    std::fs::remove_file(fixture.shard("manifest")).unwrap();
+    fixture.change(&fixture.segment(1), |bytes| bytes[2 * BLOCK..3 * BLOCK].fill(0xff));
+    repair_and_check(&fixture, &options());
+}
+
+#[test]
+fn a_catalogue_that_is_missing_or_damaged() {
+    for flip in [None, Some(40)] {
+        let fixture = Fixture::new();
+        let part = fixture.shard("0000000000000001.cat");
+        match flip {
+            None => std::fs::remove_file(&part).unwrap(),
+            Some(at) => fixture.change(&part, |bytes| bytes[at] ^= 1),
+        }
+        refused_as_corrupt(&fixture);
+        assert!(damage(&fixture).iter().any(|one| one.file.ends_with(".cat")));
+        let (report, left) = repair_and_check(&fixture, &options());
+        assert_eq!(left, fixture.records());
+        assert_eq!(report.lost, []);
+    }
+}
+
+#[test]
+fn streams_whose_names_are_lost_get_new_ones() {
+    // The creations are trimmed away, and the part of the catalogue that knew them is lost.
+    let fixture = Fixture::new();
+    let log = Log::open(fixture.path(), options()).unwrap();
+    log.rotate().unwrap();
+    assert!(log.trim(1).unwrap().segments > 0);
+    log.close().unwrap();
+    std::fs::remove_file(fixture.shard("0000000000000001.cat")).unwrap();
+    refused_as_corrupt(&fixture);
+    let report = repair(fixture.path(), &mut |_| {}).unwrap();
+    assert_eq!(report.notes.len(), STREAMS.len(), "{report:?}");
+    let log = Log::open(fixture.path(), options()).unwrap();
+    let mut content = Content::default();
+    for (number, name) in STREAMS.iter().enumerate() {
+        let stream = log.existing_stream(&format!("recovered-0-{}", number + 1)).unwrap();
+        assert_eq!(stream.next_offset().0, fixture.each);
+        content.read(&stream, name);
+    }
+    assert_eq!(content.errors, []);
+    assert_eq!(content.count(), (fixture.each - fixture.sealed_each) * 3);
+    assert_eq!(damage(&fixture), []);
+}
+
+#[test]
+fn the_file_log_is_missing_or_damaged() {
+    for flip in [None, Some(0), Some(20)] {
+        let fixture = Fixture::new();
+        let path = fixture.path().join("log");
+        match flip {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(at) => fixture.change(&path, |bytes| bytes[at] ^= 1),
+        }
+        let refused = refused_as_corrupt(&fixture);
+        assert_eq!(refused.file, "log");
+        assert_eq!(damage(&fixture).len(), 1);
+        let (report, left) = repair_and_check(&fixture, &options());
+        assert_eq!(left, fixture.records());
+        assert_eq!(report.lost, []);
+    }
+}
+
+#[test]
+fn a_shard_is_missing() {
+    let two = Options {
+        format: ringlog::Format { shards: 2, ..options().format },
+        ..options()
+    };
+    let fixture = Fixture::with(&two, 2, 2);
+    std::fs::remove_dir_all(fixture.path().join("shard-001")).unwrap();
+    let refused = refused_as_corrupt(&fixture);
+    assert_eq!((refused.shard, refused.file.as_str()), (1, "shard-001"));
+    assert_eq!(damage(&fixture).len(), 1);
+    repair_and_check(&fixture, &two);
+}
+
+#[test]
+fn damage_in_one_shard_of_two() {
+    let two = Options {
+        format: ringlog::Format { shards: 2, ..options().format },
+        ..options()
+    };
+    for shard in ["shard-000", "shard-001"] {
+        let fixture = Fixture::with(&two, 2, 2);
+        let segment = fixture.path().join(shard).join("0000000000000002.seg");
+        fixture.change(&segment, |bytes| bytes[BLOCK + 20] ^= 1);
+        refused_as_corrupt(&fixture);
+        refused_as_corrupt(&fixture); // and not as locked
+        repair_and_check(&fixture, &two);
+    }
+}
+
+#[test]
+fn a_directory_of_someone_else() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
+    std::fs::create_dir(dir.path().join("pictures")).unwrap();
+    let before = files(dir.path());
+    for error in [
+        strict(dir.path()),
+        Log::open(dir.path(), read_only()).err().unwrap(),
+        verify(dir.path(), &mut |_| {}).unwrap_err(),
+        ringlog::inspect(dir.path()).unwrap_err(),
+        repair(dir.path(), &mut |_| {}).unwrap_err(),
+    ] {
+        assert!(matches!(error, OpenError::NotALog { .. }), "{error:?}");
+    }
+    assert!(files(dir.path()) == before);
+    let file = dir.path().join("thesis.txt");
+    for error in [strict(&file), verify(&file, &mut |_| {}).unwrap_err()] {
+        assert!(matches!(error, OpenError::NotALog { .. }), "{error:?}");
+    }
+    let nowhere = dir.path().join("nowhere");
+    for error in [
+        verify(&nowhere, &mut |_| {}).unwrap_err(),
+        repair(&nowhere, &mut |_| {}).unwrap_err(),
+        ringlog::inspect(&nowhere).unwrap_err(),
+    ] {
+        assert_eq!(error, OpenError::NotFound(nowhere.clone()));
+    }
+    assert!(!nowhere.exists());
+}
+
+#[test]
+fn a_repair_that_was_cut_short_can_be_run_again() {
+    let fixture = Fixture::new();
+    for (segment, at) in [(1, 2 * BLOCK + 99), (2, 3 * BLOCK + 99)] {
+        fixture.change(&fixture.segment(segment), |bytes| bytes[at] ^= 1);
+    }
+    let damaged = fixture.files();
+    repair(fixture.path(), &mut |_| {}).unwrap();
+    let repaired = fixture.files();
+    let changed: Vec<_> = damaged.iter().filter(|(path, old)| repaired[*path] != **old).collect();
+    assert!(changed.len() >= 3, "two segments and the manifest");
+    // In the order of the repair: segments first, the manifest last.
+    for done in 0..changed.len() {
+        let mut half: Files = damaged.clone();
+        let mut order = changed.clone();
+        order.sort_by_key(|(path, _)| path.ends_with("manifest"));
+        for (path, _) in &order[..done] {
+            half.insert((*path).clone(), repaired[*path].clone());
+        }
+        let fresh = Fixture::from_files(&fixture, &half);
+        std::fs::write(fresh.shard("repair.tmp"), b"half of it").unwrap();
+        let (report, _) = repair_and_check(&fresh, &options());
+        assert!(!report.lost.is_empty());
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::walk::{Batch, Hole};
-use crate::format::batch::{BatchKind, Run};
+use crate::format::batch::{BatchKind, Run, frame_bytes};
 use crate::ids::{Offset, StreamId};
 
 /// Offsets of a stream that are not there any more.
@@ -18,12 +18,9 @@ pub(super) struct Missing {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    /// The first offset that was met, or that is known to be missing.
-    pub(super) first: u64,
     pub(super) next: u64,
-    /// How many holes had been passed when the stream was met last.
-    holes: u64,
-    gaps: u64,
+    /// How many bytes of log were missing when the stream was met last.
+    missing_bytes: u64,
 }
 
 /// See the module's text. Batches and holes go in in the order of the log.
@@ -31,8 +28,8 @@ pub(super) struct Seen {
 pub(super) struct Ledger {
     /// Whether the head of the log was trimmed, so that streams may begin anywhere.
     trimmed: bool,
-    holes: u64,
-    gaps: u64,
+    /// Bytes of log that are missing so far, whose streams are not known.
+    missing_bytes: u64,
     last_ns: u64,
     pub(super) streams: BTreeMap<StreamId, Seen>,
     pub(super) created: BTreeMap<StreamId, Arc<str>>,
@@ -50,7 +47,7 @@ impl Ledger {
     pub(super) fn batch(&mut self, batch: &Batch) -> Vec<String> {
         let mut wrong = Vec::new();
         if batch.header.kind == BatchKind::Gap {
-            self.gaps += 1;
+            self.missing_bytes += u64::from(batch.header.stored_bytes);
         }
         if batch.header.timestamp_ns < self.last_ns {
             wrong.push("a batch that is older than the one before it".to_owned());
@@ -59,37 +56,35 @@ impl Ledger {
         for (stream, name) in &batch.created {
             self.created.insert(*stream, Arc::clone(name));
         }
-        for run in &batch.runs {
-            if let Some(what) = self.run(run) {
-                wrong.push(what);
-            }
-        }
+        wrong.extend(batch.runs.iter().filter_map(|run| self.run(run)));
         wrong
     }
 
     fn run(&mut self, run: &Run) -> Option<String> {
         let (base, next) = (run.base.0, run.base.0.saturating_add(run.count.into()));
-        let (holes, gaps) = (self.holes, self.gaps);
-        let (expected, holes_since, gaps_since, first) = match self.streams.get(&run.stream) {
-            Some(seen) => (seen.next, holes > seen.holes, gaps > seen.gaps, seen.first),
+        let missing_bytes = self.missing_bytes;
+        let (expected, something_missing) = match self.streams.get(&run.stream) {
+            Some(seen) => (seen.next, missing_bytes > seen.missing_bytes),
             None if self.trimmed => {
-                if holes > 0 {
+                if missing_bytes > 0 {
                     self.unclear.push(run.stream);
                 }
-                (base, false, false, base)
+                (base, false)
             }
-            None => (0, holes > 0, gaps > 0, 0),
+            None => (0, missing_bytes > 0),
         };
-        self.streams.insert(run.stream, Seen { first, next: next.max(expected), holes, gaps });
+        let seen = Seen { next: next.max(expected), missing_bytes };
+        self.streams.insert(run.stream, seen);
         let id = run.stream.0;
         if base < expected {
             return Some(format!("stream {id}: offset {base} once more; expected {expected}"));
         }
-        if base > expected && holes_since {
+        if base > expected {
+            if !something_missing {
+                return Some(format!("stream {id}: offset {base} where {expected} belongs"));
+            }
             let (first, next) = (Offset(expected), Offset(base));
             self.miss(Missing { stream: run.stream, first, next });
-        } else if base > expected && !gaps_since {
-            return Some(format!("stream {id}: offset {base} where {expected} belongs"));
         }
         None
     }
@@ -97,7 +92,7 @@ impl Ledger {
     /// A damaged range.
     pub(super) fn hole(&mut self, hole: &Hole) {
         if !hole.runs_known {
-            self.holes += 1;
+            self.missing_bytes += hole.to.0.saturating_sub(hole.from.0);
         }
         for run in &hole.runs {
             // What a hole held goes through the same book, and is then missing.
@@ -108,7 +103,7 @@ impl Ledger {
         }
     }
 
-    /// The streams go on behind the walk at these offsets, says the catalogue.
+    /// The catalogue says that a stream goes on here at this offset.
     pub(super) fn goes_on(&mut self, stream: StreamId, next: Offset) -> Option<String> {
         let seen = self.streams.get(&stream).copied();
         let expected = match seen {
@@ -116,47 +111,40 @@ impl Ledger {
             None if self.trimmed => next.0,
             None => 0,
         };
-        if next.0 == expected {
-            return None;
+        let something_missing = self.missing_bytes > seen.map_or(0, |seen| seen.missing_bytes);
+        if next.0 < expected || (next.0 > expected && !something_missing) {
+            return Some(format!(
+                "the catalogue says that stream {} goes on at offset {next}, its records end \
+                 before {expected}",
+                stream.0
+            ));
         }
-        let (holes_since, gaps_since) = match seen {
-            Some(seen) => (self.holes > seen.holes, self.gaps > seen.gaps),
-            None => (self.holes > 0, self.gaps > 0),
-        };
-        if next.0 > expected && (holes_since || gaps_since) {
-            if holes_since {
-                self.miss(Missing { stream, first: Offset(expected), next });
-            }
-            let first = seen.map_or(expected, |seen| seen.first);
-            let seen = Seen { first, next: next.0, holes: self.holes, gaps: self.gaps };
-            self.streams.insert(stream, seen);
-            return None;
-        }
-        Some(format!(
-            "the catalogue says that stream {} goes on at offset {next}, its records end before \
-             {expected}",
-            stream.0
-        ))
+        self.miss(Missing { stream, first: Offset(expected), next });
+        let seen = Seen { next: next.0, missing_bytes: self.missing_bytes };
+        self.streams.insert(stream, seen);
+        None
+    }
+
+    /// There is a stream that goes on at this offset at least.
+    pub(super) fn know(&mut self, stream: StreamId, next: Offset) {
+        let seen = self.streams.entry(stream).or_insert(Seen { next: 0, missing_bytes: 0 });
+        seen.next = seen.next.max(next.0);
     }
 
     fn miss(&mut self, missing: Missing) {
-        if missing.first >= missing.next {
-            return;
-        }
-        let joins =
-            |last: &&mut Missing| last.stream == missing.stream && last.next == missing.first;
-        match self.missing.iter_mut().rev().find(joins) {
-            Some(last) => last.next = missing.next,
-            None => self.missing.push(missing),
+        if missing.first < missing.next {
+            self.missing.push(missing);
         }
     }
 
-    /// Streams of which something may be missing at the end: a hole came behind all that is known
-    /// of them.
-    pub(super) fn open_ended(&self) -> impl Iterator<Item = (StreamId, Offset)> {
-        self.streams
-            .iter()
-            .filter(|(_, seen)| self.holes > seen.holes)
-            .map(|(stream, seen)| (*stream, Offset(seen.next)))
+    /// Streams of which something may be missing at the end, since bytes are missing behind all
+    /// that is known of them: at most the range that is given.
+    pub(super) fn open_ended(&self) -> impl Iterator<Item = Missing> {
+        self.streams.iter().filter_map(|(stream, seen)| {
+            let bytes = self.missing_bytes - seen.missing_bytes;
+            let frames = bytes / frame_bytes(0) as u64;
+            let (first, next) = (Offset(seen.next), Offset(seen.next.saturating_add(frames)));
+            (frames > 0).then_some(Missing { stream: *stream, first, next })
+        })
     }
 }

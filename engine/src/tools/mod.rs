@@ -9,6 +9,7 @@
 
 mod inspect;
 mod ledger;
+mod repair;
 mod tail_walk;
 mod verify;
 mod walk;
@@ -27,10 +28,11 @@ use crate::window::pool_for;
 pub use inspect::{
     Inspection, SegmentInspection, SegmentLife, ShardInspection, StreamInspection, inspect,
 };
+pub use repair::{LostRange, RepairReport, repair};
 pub use verify::{VerifyReport, verify};
 
 /// Repair keeps copies of what it changes in directories of this name and a number.
-const BACKUP_PREFIX: &str = "repair-";
+pub(crate) const BACKUP_PREFIX: &str = "repair-";
 
 /// How far a tool has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

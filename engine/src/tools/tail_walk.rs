@@ -23,7 +23,7 @@ pub(super) struct Unsealed {
 }
 
 /// Walks all unsealed segments up to the end of the log. Whatever is damaged before an LSN that was
-/// durable once is a hole; what does not validate behind it is left out.
+/// durable once is a hole; what does not validate behind it is left out. Also gives that LSN.
 ///
 /// # Errors
 /// Of the disk, and an unknown version.
@@ -32,7 +32,7 @@ pub(super) fn walk_unsealed(
     manifest: &Manifest,
     tail: &Tail,
     meter: &mut Meter<'_>,
-) -> Result<Vec<Unsealed>, OpenError> {
+) -> Result<(Vec<Unsealed>, Lsn), OpenError> {
     let mut all = place(files, manifest)?;
     let room = files.identity.segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
     let bases: Vec<Option<Lsn>> = all.iter().map(|unsealed| unsealed.base).collect();
@@ -61,8 +61,9 @@ pub(super) fn walk_unsealed(
         let items = all.iter().flat_map(|unsealed| &unsealed.items);
         told = items.map(Item::durable_lsn).fold(told, Lsn::max);
     }
-    cut(&mut all, told);
-    Ok(all)
+    let mut parts: Vec<&mut Vec<Item>> = all.iter_mut().map(|part| &mut part.items).collect();
+    cut(&mut parts, told);
+    Ok((all, told))
 }
 
 /// Opens each unsealed segment, checks its header and finds out where it begins.
@@ -79,7 +80,7 @@ fn place(files: &mut ShardFiles, manifest: &Manifest) -> Result<Vec<Unsealed>, O
                 let wrong = file.check_header()?;
                 let base = match is_first {
                     true => Some(sealed_end),
-                    false => file.find_base(manifest).filter(|base| *base >= sealed_end),
+                    false => file.find_base(Some(manifest)).filter(|base| *base >= sealed_end),
                 };
                 file.close()?;
                 (wrong, base)
@@ -92,12 +93,11 @@ fn place(files: &mut ShardFiles, manifest: &Manifest) -> Result<Vec<Unsealed>, O
 }
 
 /// Leaves out what lies behind the end of the log: behind the first hole that nothing proves to
-/// have been more.
-fn cut(all: &mut [Unsealed], told: Lsn) {
+/// have been more. `parts` are what consecutive segments hold.
+pub(super) fn cut(parts: &mut [&mut Vec<Item>], told: Lsn) {
     let mut ended = false;
-    for at in 0..all.len() {
-        let more = all[at + 1..].iter().any(|unsealed| unsealed.base.is_some());
-        let items = &mut all[at].items;
+    let last_filled = parts.iter().rposition(|items| !items.is_empty());
+    for (at, items) in parts.iter_mut().enumerate() {
         if ended {
             items.clear();
             continue;
@@ -108,7 +108,7 @@ fn cut(all: &mut [Unsealed], told: Lsn) {
             ended = true;
         }
         if let Some(Item::Hole(last)) = items.last_mut()
-            && !more
+            && Some(at) == last_filled
         {
             last.to = last.to.min(told);
         }

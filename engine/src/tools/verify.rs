@@ -88,7 +88,7 @@ fn verify_log(
         match shard_dir(dir, shard)? {
             Ok(shard_dir) => {
                 let files = ShardFiles::open(&shard_dir, meta, shard)?;
-                ShardCheck { files, report, meter, ledger: Ledger::default() }.run()?;
+                ShardCheck::run(files, report, meter)?;
             }
             Err(corruption) => report.damage.push(corruption),
         }
@@ -96,7 +96,8 @@ fn verify_log(
     Ok(())
 }
 
-struct ShardCheck<'a, 'm> {
+/// The check of one shard.
+pub(super) struct ShardCheck<'a, 'm> {
     files: ShardFiles,
     report: &'a mut VerifyReport,
     meter: &'a mut Meter<'m>,
@@ -105,8 +106,17 @@ struct ShardCheck<'a, 'm> {
 
 type Catalogue = BTreeMap<StreamId, (Offset, Option<Arc<str>>)>;
 
-impl ShardCheck<'_, '_> {
-    fn run(&mut self) -> Result<(), OpenError> {
+impl<'a, 'm> ShardCheck<'a, 'm> {
+    /// Checks a shard and adds what is found to the report.
+    pub(super) fn run(
+        files: ShardFiles,
+        report: &'a mut VerifyReport,
+        meter: &'a mut Meter<'m>,
+    ) -> Result<(), OpenError> {
+        Self { files, report, meter, ledger: Ledger::default() }.check()
+    }
+
+    fn check(&mut self) -> Result<(), OpenError> {
         let Some((manifest, tail)) = self.settle()? else { return Ok(()) };
         self.ledger = Ledger::new(manifest.trimmed_lsn > Lsn(0));
         self.report.segments += manifest.segments.len() as u64;
@@ -391,7 +401,8 @@ impl ShardCheck<'_, '_> {
     }
 
     fn unsealed(&mut self, manifest: &Manifest, tail: &tail::Tail) -> Result<(), OpenError> {
-        for unsealed in walk_unsealed(&mut self.files, manifest, tail, self.meter)? {
+        let (all, _) = walk_unsealed(&mut self.files, manifest, tail, self.meter)?;
+        for unsealed in all {
             let segment = unsealed.segment;
             if let Some(what) = unsealed.wrong {
                 self.opened_badly(segment, what)?;

@@ -106,6 +106,14 @@ impl Item {
         }
     }
 
+    /// The chain value before it, where it is known.
+    pub(super) fn previous(&self) -> Option<u32> {
+        match self {
+            Self::Batch(batch) => Some(batch.header.previous),
+            Self::Hole(_) => None,
+        }
+    }
+
     /// What it says was durable.
     pub(super) fn durable_lsn(&self) -> Lsn {
         match self {
@@ -244,6 +252,12 @@ impl SegmentFile<'_> {
         })
     }
 
+    /// The life in which the segment was prepared; 0 where its header is damaged.
+    pub(super) fn epoch(&mut self) -> Epoch {
+        let header = self.get(0, BLOCK_BYTES).map(SegmentHeader::decode);
+        header.ok().and_then(Result::ok).map_or(Epoch(0), |header| header.epoch)
+    }
+
     /// The footer at `offset`.
     pub(super) fn footer(&mut self, offset: u64) -> Result<SegmentFooter, String> {
         let block = self.get(offset, BLOCK_BYTES).map_err(|error| error.to_string())?;
@@ -251,11 +265,11 @@ impl SegmentFile<'_> {
     }
 
     /// Where the segment begins, according to the first header of a batch that can be read.
-    pub(super) fn find_base(&mut self, manifest: &Manifest) -> Option<Lsn> {
+    pub(super) fn find_base(&mut self, life: Option<&Manifest>) -> Option<Lsn> {
         let mut offset = SEGMENT_HEADER_BYTES;
         while offset < self.bytes {
             if let Some(header) = self.any_header(offset)
-                && tail::epoch_fits(manifest, &header)
+                && life.is_none_or(|manifest| tail::epoch_fits(manifest, &header))
                 && let Some(base) = header.lsn.0.checked_sub(offset - SEGMENT_HEADER_BYTES)
             {
                 return Some(Lsn(base));
@@ -469,16 +483,18 @@ impl SegmentFile<'_> {
         }
     }
 
-    /// Where a header is damaged, what it says of its sections may still fit their checksum.
+    /// Where only a header is damaged, what it says of its sections still holds: it says that it
+    /// lies here, and everything behind it fits its checksums.
     fn salvage(&mut self, mut hole: Hole) -> Hole {
         let offset = hole.file_offset;
+        let identity = self.identity;
         let Ok(front) = self.get(offset, BATCH_HEADER_BYTES) else { return hole };
         if front.len() < BATCH_HEADER_BYTES {
             return hole;
         }
         let claimed = BatchHeader {
             kind: BatchKind::Records,
-            lsn: hole.from,
+            lsn: Lsn(get_u64(front, 8)),
             epoch: Epoch(0),
             durable_lsn: Lsn(0),
             timestamp_ns: 0,
@@ -490,14 +506,15 @@ impl SegmentFile<'_> {
             previous: 0,
             resume: 0,
         };
-        let plausible = claimed.sections > 0
+        let plausible = claimed.lsn == hole.from
+            && claimed.sections > 0
             && claimed.stored_bytes as usize <= BATCH_BYTES_MAX
             && u64::from(claimed.stored_bytes) <= self.bytes.saturating_sub(offset);
         if !plausible {
             return hole;
         }
         let Ok(bytes) = self.get(offset, claimed.stored_bytes as usize) else { return hole };
-        if let Some(runs) = read_runs(&claimed, bytes) {
+        if let Ok((runs, _)) = read_batch(&claimed, bytes, &identity) {
             hole.runs = runs;
             hole.runs_known = true;
             hole.to = Lsn(hole.from.0 + u64::from(claimed.stored_bytes));
