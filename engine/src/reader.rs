@@ -82,6 +82,8 @@ pub struct Reader {
     next: Offset,
     /// Whether records below `next` may be missing without a word: nothing was asked for by offset.
     any_start: bool,
+    /// Whether the log still begins where it began.
+    never_trimmed: bool,
     end: Option<Offset>,
     limit: Option<u64>,
     durable: Lsn,
@@ -142,6 +144,7 @@ impl Reader {
             limit: None,
             durable: published.durable(),
             at: published.first_lsn().unwrap_or_default(),
+            never_trimmed: published.first_lsn() == Some(Lsn(0)),
             published,
             chain: None,
             open: None,
@@ -270,7 +273,9 @@ impl Reader {
             self.ready.clear();
             return self.damaged(file_offset + at as u64, what);
         }
-        if header.kind == BatchKind::Gap && self.jump == Jump::None {
+        // At the start, what is missing may have been trimmed; but not where nothing ever was.
+        let may_be_trimmed = self.jump == Jump::Start && !self.never_trimmed;
+        if header.kind == BatchKind::Gap && self.jump != Jump::Damage && !may_be_trimmed {
             self.jump = Jump::Gap;
         }
         if self.ready.back().is_some_and(|(frame, _)| frame.offset >= self.next) {
