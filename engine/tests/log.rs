@@ -232,3 +232,45 @@ fn a_flush_for_each_append_is_shared_with_nobody() {
     }
     assert!(log.stats().shards[0].flushes >= 50);
 }
+
+#[test]
+fn a_reader_beside_the_writer_tells_trimming_from_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    let stream = log.stream("s").unwrap();
+    let fill = |segments: u64| {
+        for _ in 0..segments {
+            for _ in 0..8 {
+                stream.append(&vec![9; 100_000]).unwrap().wait().unwrap();
+            }
+            log.rotate().unwrap();
+        }
+    };
+    fill(6);
+    let options = Options { recovery: RecoveryMode::ReadOnly, ..small() };
+    let beside = Log::open(dir.path(), options).unwrap();
+    let mut reader = beside.stream("s").unwrap().read(..).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().offset(), Offset(0));
+    // The writer knows nothing of this reader: the segments that it is about to read are trimmed
+    // and written anew.
+    log.trim(2).unwrap();
+    fill(3);
+    let mut told = None;
+    let mut last = Offset(0);
+    for item in reader {
+        match item {
+            Ok(record) => {
+                assert!(record.offset() > last);
+                last = record.offset();
+                assert!(record.payload().iter().all(|byte| *byte == 9));
+            }
+            Err(ReadError::Trimmed { first }) => {
+                assert!(told.is_none(), "told twice");
+                told = Some(first);
+            }
+            Err(other) => panic!("trimming was taken for damage: {other}"),
+        }
+    }
+    assert!(told.is_some_and(|first| first >= Offset(4 * 8)), "{told:?}");
+    assert_eq!(last, Offset(6 * 8 - 1));
+}
