@@ -11,12 +11,15 @@
 //! - **epoch first**: a batch carries the epoch of a manifest that this life has made durable;
 //! - **seal order**: a footer is written when all data of its segment is flushed; a manifest calls
 //!   a segment sealed only after its footer (or, without one, its data) is flushed;
+//! - **one nonce, one chunk**: outside recovery, no two sections carry the same nonce;
 //! - **no retry**: after a write or a flush has failed, no other is submitted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ringlog::format::batch::{BATCH_HEADER_BYTES, BatchHeader, HeaderSeed};
+use ringlog::format::batch::{
+    BATCH_HEADER_BYTES, BatchHeader, HeaderSeed, RUN_BYTES, SECTION_HEADER_BYTES,
+};
 use ringlog::format::manifest::{Manifest, SegmentState};
 use ringlog::{LogId, Lsn, SegmentId};
 use ringlog_disk::{
@@ -43,6 +46,13 @@ pub enum Seen {
     },
     /// A flush was submitted.
     Sync(String),
+    /// A manifest was submitted.
+    Manifest {
+        /// Its epoch.
+        epoch: u64,
+        /// The segments that it lists, and whether each is called sealed.
+        segments: Vec<(String, bool)>,
+    },
     /// An operation on names was submitted: its kind and the name.
     Name(&'static str, String),
     /// An operation was completed: that of this place in the journal, with or without an error.
@@ -101,6 +111,7 @@ struct State {
     /// The last one that this handle made durable.
     manifest: Option<Manifest>,
     failed: bool,
+    nonces: BTreeSet<Vec<u8>>,
     next_number: u64,
     violations: Vec<String>,
     journal: Option<Vec<Seen>>,
@@ -162,6 +173,7 @@ impl WatchedDisk {
             in_flight: Vec::new(),
             manifest: None,
             failed: false,
+            nonces: BTreeSet::new(),
             next_number: 0,
             violations: Vec::new(),
             journal: journal.then(Vec::new),
@@ -198,8 +210,11 @@ impl State {
         let (pending, place) = match op {
             Op::Write { file, offset, data, flush } => {
                 let len: usize = data.iter().map(|slice| slice.len).sum();
-                let front = data.first().map_or(&[][..], |slice| &slice.block[..]);
                 let name = self.name_of(*file);
+                for slice in data {
+                    self.check_nonces(&name, &slice.block[..slice.len]);
+                }
+                let front = data.first().map_or(&[][..], |slice| &slice.block[..]);
                 self.write(name, *offset, len as u64, *flush, front)
             }
             Op::Sync { file } => {
@@ -213,13 +228,18 @@ impl State {
                 (Pending::Sync { file: name, covers }, place)
             }
             Op::Replace { name, content } if name.as_str() == "manifest" => {
-                let place = self.note(Seen::Name("replace", name.to_string()));
                 match Manifest::decode(content) {
                     Ok(manifest) => {
                         self.check_manifest(&manifest);
+                        let sealed = |state| matches!(state, SegmentState::Sealed { .. });
+                        let segments = manifest.segments.iter();
+                        let segments =
+                            segments.map(|e| (name_of(e.segment), sealed(e.state))).collect();
+                        let place = self.note(Seen::Manifest { epoch: manifest.epoch.0, segments });
                         (Pending::Manifest(manifest), place)
                     }
                     Err(refused) => {
+                        let place = self.note(Seen::Name("replace", name.to_string()));
                         self.broken(format!(
                             "a manifest is written that cannot be read: {refused}"
                         ));
@@ -332,6 +352,31 @@ impl State {
         let lists = |manifest: &Manifest| manifest.segments.iter().any(|e| e.segment == segment);
         if self.serving && !self.manifest.as_ref().is_some_and(lists) {
             self.broken(format!("{name}: a batch before the segment is listed"));
+        }
+    }
+
+    /// A slice is a batch, a header or a footer, whole.
+    fn check_nonces(&mut self, name: &str, slice: &[u8]) {
+        let word = |bytes: &[u8], at: usize| {
+            let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
+            word.map_or(0, u32::from_le_bytes)
+        };
+        if !self.serving || slice.get(..4) != Some(b"RLb1") {
+            return;
+        }
+        let (body, sections) = (word(slice, 40) as usize, word(slice, 52));
+        let Some(mut rest) = slice.get(BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + body) else {
+            return self.broken(format!("{name}: a batch that is longer than its slice"));
+        };
+        for _ in 0..sections {
+            let Some(nonce) = rest.get(..16) else { break };
+            if !self.nonces.insert(nonce.to_vec()) {
+                self.broken(format!("{name}: a nonce is used again"));
+            }
+            let bytes = SECTION_HEADER_BYTES
+                + word(rest, 16) as usize
+                + word(rest, 24) as usize * RUN_BYTES;
+            rest = rest.get(bytes..).unwrap_or_default();
         }
     }
 

@@ -1,0 +1,74 @@
+//! What happens when memory or the disk is full.
+
+use ringlog::{AppendError, Durability, FullReason, ReceiptError, SyncPolicy};
+
+use crate::common::{MS, SEGMENT_BYTES, open, poll, world};
+
+#[test]
+fn a_disk_that_completes_nothing_refuses_for_memory_and_goes_on_afterwards() {
+    let mut shard = open(&world(), SyncPolicy::EveryCommit);
+    shard.watch.hold(true);
+    let mut receipts = Vec::new();
+    let record = [7; 20_000];
+    let refused = loop {
+        match shard.append(&record, Durability::Synced) {
+            Ok(receipt) => receipts.push(receipt),
+            Err(error) => break error,
+        }
+        shard.turn();
+        assert!(receipts.len() < 1000, "memory without end");
+    };
+    assert_eq!(refused, AppendError::Full { reason: FullReason::Memory });
+    shard.turns(20);
+    assert!(shard.append(&record, Durability::Memory).is_err(), "nothing has become free");
+    assert!(receipts.iter().all(|receipt| !receipt.is_acknowledged()));
+    shard.watch.hold(false);
+    shard.turns(200);
+    assert!(receipts.iter_mut().all(|receipt| poll(receipt) == Some(Ok(()))));
+    shard.append_and_wait(&record, Durability::Synced);
+    assert_eq!(shard.read(), vec![record.to_vec(); receipts.len() + 1]);
+    shard.check();
+}
+
+#[test]
+fn a_full_disk_refuses_keeps_what_is_acknowledged_and_goes_on_by_itself() {
+    let world = world();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    world.set_capacity(Some(world.used_bytes() + SEGMENT_BYTES / 2));
+    let mut acknowledged = Vec::new();
+    let mut refused_later = 0;
+    let record = |at: usize| vec![at as u8; 200_000];
+    let refused = loop {
+        let at = acknowledged.len();
+        match shard.append(&record(at), Durability::Synced) {
+            Ok(mut receipt) => {
+                shard.turns(60);
+                shard.pass(300 * MS); // the disk may be tried again before it is called full
+                shard.turns(60);
+                match poll(&mut receipt) {
+                    Some(Ok(())) => acknowledged.push(record(at)),
+                    Some(Err(ReceiptError::DiskFull)) => refused_later += 1,
+                    other => panic!("neither stored nor refused: {other:?}"),
+                }
+            }
+            Err(error) => break error,
+        }
+        assert!(acknowledged.len() < 100 && refused_later < 100, "room without end");
+    };
+    assert_eq!(refused, AppendError::Full { reason: FullReason::Disk });
+    assert!(acknowledged.len() >= 15, "five segments hold more than {}", acknowledged.len());
+    assert_eq!(shard.shard.poisoned(), None);
+    assert_eq!(shard.read(), acknowledged, "reading goes on");
+    shard.pass(1000 * MS);
+    shard.turns(60);
+    assert!(shard.append(b"x", Durability::Synced).is_err(), "it is still full");
+    world.set_capacity(None);
+    shard.pass(1000 * MS);
+    shard.turns(60);
+    shard.append_and_wait(&record(1), Durability::Synced);
+    acknowledged.push(record(1));
+    assert_eq!(shard.read(), acknowledged);
+    shard.check();
+    world.crash(&ringlog_sim::Crash::losing_all());
+    assert_eq!(open(&world, SyncPolicy::EveryCommit).read(), acknowledged);
+}

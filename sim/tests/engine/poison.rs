@@ -1,0 +1,69 @@
+//! After a failed write or flush: nothing more is written, nobody waits for ever, and opening
+//! again works.
+
+use ringlog::{AppendError, Durability, ReceiptError, Reply, Request, SyncPolicy};
+use ringlog_sim::watch::Seen;
+use ringlog_sim::{Class, Effect, Fault, Kill, Landed, When};
+
+use crate::common::{MS, open, poll, world};
+
+fn fails(class: Class, landed: Landed) {
+    let world = world();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    shard.append_and_wait(b"before", Durability::Synced);
+    let effect = Effect::Fail { errno: libc::EIO, landed };
+    world.arm(Fault::new(class, When::Nth(1), effect));
+    let mut receipts = Vec::new();
+    for slot in 0..8 {
+        let durability = if slot % 2 == 0 { Durability::Synced } else { Durability::Written };
+        receipts.push(shard.shard.append(slot, shard.stream, &[b"with"], durability).unwrap());
+    }
+    let flush = shard.ask(Request::Flush);
+    let rotate = shard.ask(Request::Rotate);
+    shard.turns(10);
+    assert!(shard.shard.poisoned().is_some());
+    for receipt in &mut receipts {
+        let end = poll(receipt).expect("nobody waits for ever");
+        assert!(matches!(end, Err(ReceiptError::Poisoned(_))), "{end:?}");
+    }
+    for answer in [flush, rotate, shard.ask(Request::Trim { keep_sealed: 0 })] {
+        shard.turn();
+        assert!(matches!(answer.try_recv(), Ok(Reply::Poisoned(_))));
+    }
+    let refused = shard.append(b"after", Durability::Memory);
+    assert!(matches!(refused, Err(AppendError::Poisoned(_))), "{refused:?}");
+    for _ in 0..20 {
+        shard.pass(100 * MS);
+        shard.turn();
+    }
+    let journal = shard.watch.journal();
+    let failed = journal.iter().position(|seen| matches!(seen, Seen::Done(_, false))).unwrap();
+    for seen in &journal[failed..] {
+        assert!(matches!(seen, Seen::Done(..)), "after the failure: {seen:?}");
+    }
+    shard.check();
+    world.kill(Kill::LandAll);
+    drop(shard);
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    assert_eq!(shard.read()[0], b"before");
+    let found = shard.read().len();
+    shard.append_and_wait(b"again", Durability::Synced);
+    world.crash(&ringlog_sim::Crash::losing_all());
+    drop(shard);
+    let records = open(&world, SyncPolicy::EveryCommit).read();
+    assert_eq!((records.len(), &records[found][..]), (found + 1, &b"again"[..]));
+}
+
+#[test]
+fn a_failed_write() {
+    for landed in [Landed::Nothing, Landed::Everything, Landed::Some] {
+        fails(Class::Write, landed);
+    }
+}
+
+#[test]
+fn a_failed_flush() {
+    for landed in [Landed::Nothing, Landed::Everything, Landed::Some] {
+        fails(Class::Flush, landed);
+    }
+}
