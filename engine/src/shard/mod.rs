@@ -24,8 +24,10 @@
 
 mod commit;
 mod flush;
+mod requests;
 mod rotate;
 mod streams;
+mod watermark;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -42,6 +44,8 @@ use crate::options::{Durability, SyncPolicy};
 use crate::receipt::{Level, Ticket};
 
 use flush::FlushPlans;
+use requests::Waiting;
+pub use requests::{Reply, Request};
 pub(crate) use streams::Streams;
 
 /// How long after the last commit the durable LSN is put on record, in nanoseconds.
@@ -144,48 +148,6 @@ enum Flight {
     Commit { segment: SegmentId, end: Lsn, flush: Flush, watermark: bool, submitted_ns: u64 },
     Sync { segment: SegmentId, covers: Lsn, submitted_ns: u64 },
     Job,
-}
-
-/// What a user asks of a shard beside appending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Everything handed over so far is to be durable.
-    Flush,
-    /// The open segment is to be sealed.
-    Rotate,
-    /// The oldest sealed segments are to go, all but so many.
-    Trim {
-        /// How many sealed segments stay.
-        keep_sealed: usize,
-    },
-    /// Everything is to be durable, then the manifest is marked clean.
-    Close,
-}
-
-/// The answer to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// It is done.
-    Done,
-    /// So many segments were trimmed.
-    Trimmed {
-        /// How many.
-        segments: u64,
-    },
-    /// The disk is full.
-    DiskFull,
-    /// The shard failed.
-    Poisoned(DiskError),
-}
-
-#[derive(Debug)]
-struct Waiting {
-    id: u64,
-    request: Request,
-    /// Chunks that were accepted before it.
-    after_chunks: u64,
-    /// Set once those are placed.
-    target: Option<Lsn>,
 }
 
 /// Counters of a shard. All of them only grow.
@@ -479,169 +441,6 @@ impl Shard {
     /// The list of segments, if it has changed since the last call.
     pub fn take_segments(&mut self) -> Option<Vec<Arc<SegmentRef>>> {
         std::mem::take(&mut self.segments_changed).then(|| self.segments.clone())
-    }
-
-    // ---- watermarks ----
-
-    fn commit_completed(
-        &mut self,
-        segment: SegmentId,
-        end: Lsn,
-        flush: Flush,
-        submitted_ns: u64,
-        now: Time,
-    ) {
-        if flush != Flush::No {
-            self.flush_completed(submitted_ns, now);
-        }
-        for commit in &mut self.commits {
-            // A covering flush was asked for only when all before it in its file was written.
-            let own = commit.end == end;
-            let covered = flush == Flush::File && commit.segment == segment && commit.end < end;
-            commit.written |= own;
-            commit.flushed |= covered || (own && flush != Flush::No);
-        }
-        self.advance();
-    }
-
-    fn flush_completed(&mut self, submitted_ns: u64, now: Time) {
-        self.counts.flushes += 1;
-        self.counts.last_flush_ns = now.wall_ns;
-        self.flush_times_ns.push(now.mono_ns.saturating_sub(submitted_ns));
-    }
-
-    /// Moves the watermarks over what is complete, and notes whom that serves.
-    fn advance(&mut self) {
-        for commit in &mut self.commits {
-            if commit.end <= self.written {
-                continue;
-            }
-            if !commit.written {
-                break;
-            }
-            self.written = commit.end;
-            for (ticket, level) in &commit.tickets {
-                self.acks.push((Arc::clone(ticket), Level::Written));
-                self.counts.acknowledged += u64::from(*level == Durability::Written);
-            }
-            if !commit.wants_sync {
-                commit.tickets.clear();
-            }
-        }
-        while let Some(commit) = self.commits.front() {
-            if !(commit.written && commit.flushed) {
-                break;
-            }
-            let Some(commit) = self.commits.pop_front() else { break };
-            self.durable = commit.end;
-            for (ticket, level) in commit.tickets {
-                self.counts.acknowledged += u64::from(level == Durability::Synced);
-                self.acks.push((ticket, Level::Synced));
-            }
-        }
-        self.merge_finished();
-        assert!(self.staged >= self.written && self.written >= self.durable);
-    }
-
-    /// Commits that nobody waits for any more are kept as one, so that a log that is never flushed
-    /// does not grow a list.
-    fn merge_finished(&mut self) {
-        while self.commits.len() >= 2 {
-            let (a, b) = (&self.commits[0], &self.commits[1]);
-            let alike = a.written && b.written && !a.flushed && !b.flushed;
-            if !alike || a.segment != b.segment || a.wants_sync || b.wants_sync {
-                return;
-            }
-            self.commits.pop_front();
-        }
-    }
-
-    // ---- flushes that travel without a write ----
-
-    fn next_sync(&mut self, now: Time) -> Option<(Tag, Op)> {
-        let idle_for = |since: u64| now.mono_ns >= since + WATERMARK_AFTER_NS;
-        let idle = self.idle_flush_wanted() && self.idle_since_ns.is_some_and(idle_for);
-        if (idle || self.plans.due(now.mono_ns)) && self.pending.is_empty() {
-            self.sync_wanted = self.staged;
-            self.plans.begun();
-        }
-        if self.sync_in_flight || self.sync_wanted <= self.durable {
-            return None;
-        }
-        // The oldest segment with unflushed bytes comes first: the watermark cannot pass it.
-        let segment = self.commits.front()?.segment;
-        let mut covers = None;
-        for commit in self.commits.iter().filter(|commit| commit.segment == segment) {
-            if commit.written {
-                covers = Some(commit.end);
-            } else if commit.end <= self.sync_wanted || covers.is_none() {
-                return None; // once it is written, one flush will do for all
-            } else {
-                break;
-            }
-        }
-        let (covers, file) = (covers?, self.rotation.file_of(segment)?);
-        self.sync_in_flight = true;
-        let flight = Flight::Sync { segment, covers, submitted_ns: now.mono_ns };
-        Some((self.take_off(flight), Op::Sync { file }))
-    }
-
-    /// What nobody waits for is flushed, too, once there is nothing else to do; unless the policy
-    /// says when.
-    fn idle_flush_wanted(&self) -> bool {
-        self.durable < self.staged && self.plans.flushes_when_idle()
-    }
-
-    fn watermark_wanted(&self) -> bool {
-        self.recorded_durable < self.durable && self.durable == self.staged
-    }
-
-    fn note_idleness(&mut self, now: Time) {
-        if !self.is_idle() {
-            self.idle_since_ns = None;
-        } else if self.idle_since_ns.is_none() {
-            self.idle_since_ns = Some(now.mono_ns);
-        }
-    }
-
-    // ---- requests ----
-
-    fn settle_requests(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let closing = self.waiting.iter().any(|one| one.request == Request::Close);
-        if closing && self.is_disk_full() {
-            self.refuse_unplaced(true); // nobody waits for room any more
-        }
-        let mut waiting = std::mem::take(&mut self.waiting);
-        for one in &mut waiting {
-            if one.target.is_none() && self.placed_chunks >= one.after_chunks {
-                one.target = Some(self.staged);
-                match one.request {
-                    Request::Flush => self.sync_wanted = self.staged,
-                    Request::Rotate => self.seal_open_segment(),
-                    Request::Trim { keep_sealed } => self.rotation.want_trim(one.id, keep_sealed),
-                    Request::Close => {
-                        self.sync_wanted = self.staged;
-                        self.rotation.want_close();
-                    }
-                }
-            }
-        }
-        waiting.retain(|one| {
-            let Some(target) = one.target else { return true };
-            let reply = match one.request {
-                Request::Flush => (self.durable >= target).then_some(Reply::Done),
-                Request::Rotate => self.rotation.is_sealed_to(target).then_some(Reply::Done),
-                Request::Trim { .. } => self.rotation.take_trimmed(one.id),
-                Request::Close => self.rotation.is_closed().then_some(Reply::Done),
-            };
-            let full = self.rotation.is_blocked() && one.request != Request::Flush;
-            let reply = reply.or_else(|| full.then_some(Reply::DiskFull));
-            reply.map(|reply| self.replies.push((one.id, reply))).is_none()
-        });
-        self.waiting = waiting;
     }
 
     // ---- failure ----

@@ -1,0 +1,89 @@
+//! What handles ask of a shard beside appending: flush, rotate, trim, close.
+
+use ringlog_disk::DiskError;
+
+use super::Shard;
+use crate::ids::Lsn;
+
+/// What a user asks of a shard beside appending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Everything handed over so far is to be durable.
+    Flush,
+    /// The open segment is to be sealed.
+    Rotate,
+    /// The oldest sealed segments are to go, all but so many.
+    Trim {
+        /// How many sealed segments stay.
+        keep_sealed: usize,
+    },
+    /// Everything is to be durable, then the manifest is marked clean.
+    Close,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// So many segments were trimmed.
+    Trimmed {
+        /// How many.
+        segments: u64,
+    },
+    /// The disk is full.
+    DiskFull,
+    /// The shard failed.
+    Poisoned(DiskError),
+}
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) id: u64,
+    pub(super) request: Request,
+    /// Chunks that were accepted before it.
+    pub(super) after_chunks: u64,
+    /// Set once those are placed.
+    pub(super) target: Option<Lsn>,
+}
+
+impl Shard {
+    pub(super) fn settle_requests(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let closing = self.waiting.iter().any(|one| one.request == Request::Close);
+        if closing && self.is_disk_full() {
+            self.refuse_unplaced(true); // nobody waits for room any more
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for one in &mut waiting {
+            if one.target.is_none() && self.placed_chunks >= one.after_chunks {
+                one.target = Some(self.staged);
+                match one.request {
+                    Request::Flush => self.sync_wanted = self.staged,
+                    Request::Rotate => self.seal_open_segment(),
+                    Request::Trim { keep_sealed } => self.rotation.want_trim(one.id, keep_sealed),
+                    Request::Close => {
+                        self.sync_wanted = self.staged;
+                        self.rotation.want_close();
+                    }
+                }
+            }
+        }
+        waiting.retain(|one| {
+            let Some(target) = one.target else { return true };
+            let reply = match one.request {
+                Request::Flush => (self.durable >= target).then_some(Reply::Done),
+                Request::Rotate => self.rotation.is_sealed_to(target).then_some(Reply::Done),
+                Request::Trim { .. } => self.rotation.take_trimmed(one.id),
+                Request::Close => self.rotation.is_closed().then_some(Reply::Done),
+            };
+            let full = self.rotation.is_blocked() && one.request != Request::Flush;
+            let reply = reply.or_else(|| full.then_some(Reply::DiskFull));
+            reply.map(|reply| self.replies.push((one.id, reply))).is_none()
+        });
+        self.waiting = waiting;
+    }
+}
