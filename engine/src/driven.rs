@@ -14,7 +14,7 @@ use crate::format::batch::FrameKind;
 use crate::ids::{LogId, Lsn, Offset, StreamId};
 use crate::inbox::{Admission, How};
 use crate::names;
-use crate::open::{Pools, Ready, empty_manifest, open_shard};
+use crate::open::empty_manifest;
 use crate::options::{Durability, Options, SyncPolicy};
 use crate::published::Published;
 use crate::reader::{Reader, Wanted};
@@ -22,6 +22,7 @@ use crate::receipt::Receipt;
 use crate::recovery::{Identity, ShardRecovery, ask, load, tail};
 use crate::runtime::{Command, Shared, Writer};
 use crate::shard::{Reply, Request, ShardCounts, Time};
+use crate::starting::{Begin, Pools, Ready, open_shard};
 use crate::window::pool_for;
 
 /// Which shard of which log a disk holds.
@@ -94,8 +95,8 @@ impl<D: Disk> DrivenShard<D> {
         let pools = memory.0.clone();
         let id = identity.into();
         let no_clock = || Duration::ZERO;
-        let (writer, ready) =
-            open_shard(disk, &id, options, pools, Vec::new(), now.wall_ns, &no_clock)?;
+        let begin = Begin { options, pools, notes: Vec::new(), now_ns: now.wall_ns };
+        let (writer, ready) = open_shard(disk, &id, begin, &no_clock)?;
         let Ready { shared, published, recovery, names: streams, next_stream, .. } = ready;
         let options = options.clone();
         Ok(Self { writer, shared, published, identity, recovery, streams, next_stream, options })

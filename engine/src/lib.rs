@@ -43,6 +43,7 @@ mod receipt;
 mod recovery;
 mod runtime;
 mod shard;
+mod starting;
 mod stats;
 mod tools;
 mod window;

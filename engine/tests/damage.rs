@@ -255,7 +255,8 @@ fn a_missing_segment() {
         let found = damage(&fixture);
         assert!(found.iter().any(|one| one.segment == Some(ringlog::SegmentId(number))));
         let content = readable(&fixture);
-        let left = if number == 1 { fixture.each - fixture.sealed_each } else { fixture.sealed_each };
+        let left =
+            if number == 1 { fixture.each - fixture.sealed_each } else { fixture.sealed_each };
         assert_eq!(content.count(), left * 3);
         let (_, kept) = repair_and_check(&fixture, &options());
         assert_eq!(kept, left * 3);
@@ -448,10 +449,7 @@ fn the_file_log_is_missing_or_damaged() {
 
 #[test]
 fn a_shard_is_missing() {
-    let two = Options {
-        format: ringlog::Format { shards: 2, ..options().format },
-        ..options()
-    };
+    let two = Options { format: ringlog::Format { shards: 2, ..options().format }, ..options() };
     let fixture = Fixture::with(&two, 2, 2);
     std::fs::remove_dir_all(fixture.path().join("shard-001")).unwrap();
     let refused = refused_as_corrupt(&fixture);
@@ -462,10 +460,7 @@ fn a_shard_is_missing() {
 
 #[test]
 fn damage_in_one_shard_of_two() {
-    let two = Options {
-        format: ringlog::Format { shards: 2, ..options().format },
-        ..options()
-    };
+    let two = Options { format: ringlog::Format { shards: 2, ..options().format }, ..options() };
     for shard in ["shard-000", "shard-001"] {
         let fixture = Fixture::with(&two, 2, 2);
         let segment = fixture.path().join(shard).join("0000000000000002.seg");

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringlog::{
-    Durability, Format, IoKind, Log, Options, Primitive, ReadError, RecoveryMode, RepairReport, Stream,
+    Durability, Format, IoKind, Log, Options, Primitive, ReadError, RecoveryMode, RepairReport,
+    Stream,
 };
 
 /// Small segments, blocking calls.

@@ -1,0 +1,380 @@
+//! Starting the writers of a log: each on a thread of its own, in two steps.
+//!
+//! First every shard is read; only when all are sound, anything is changed in one of them. So a log
+//! that is refused is left as it was found.
+
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ringlog_disk::{
+    AnyDisk, BlockPool, Dir, Disk, DiskError, DiskOptions, Primitive, interrupt_cpu,
+};
+
+use crate::chunk::chunk_capacity;
+use crate::clock::{Clock, wall_ns};
+use crate::error::OpenError;
+use crate::format::batch::RUN_BYTES;
+use crate::format::manifest::Manifest;
+use crate::format::meta::LogMeta;
+use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::ids::{Epoch, StreamId};
+use crate::inbox::{Inbox, InboxConfig};
+use crate::limits::{BLOCK_BYTES, CHUNK_BYTES};
+use crate::log::{OpenShard, Writer as ShardWriter};
+use crate::open::{Parts, report};
+use crate::options::Options;
+use crate::published::Published;
+use crate::recovery::{Identity, ShardRecovery, load, resume, tail};
+use crate::runtime::{Shared, Writer};
+use crate::shard::{Request, Shard, ShardConfig};
+use crate::window::{holds_any_batch, pool_for};
+
+/// Size of the blocks in which small chunks are copied together.
+const BATCH_BLOCK_BYTES: usize = 256 << 10;
+
+/// A shard that is ready to be written, as its handles see it.
+pub(crate) struct Ready {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) epoch: Epoch,
+    pub(crate) next_stream: u32,
+    pub(crate) names: Vec<(StreamId, Arc<str>)>,
+    pub(crate) recovery: ShardRecovery,
+}
+
+/// What a writer thread is given.
+struct Task {
+    lock: Dir,
+    dir: Dir,
+    shard: u16,
+    meta: LogMeta,
+    options: Options,
+    sound: SyncSender<()>,
+    go: Receiver<()>,
+    ready: SyncSender<Result<Ready, OpenError>>,
+}
+
+/// A writer thread that has not begun to write.
+struct Opening {
+    dir: Dir,
+    thread: JoinHandle<()>,
+    /// Says that the shard has been read and is sound. Closed without a word when it is not.
+    sound: Receiver<()>,
+    go: SyncSender<()>,
+    ready: Receiver<Result<Ready, OpenError>>,
+}
+
+/// Opens all shards: first each is read, and only when all are sound, anything is changed.
+pub(crate) fn open_for_writing(
+    lock: &Dir,
+    dirs: Vec<Dir>,
+    meta: &LogMeta,
+    options: &Options,
+) -> Result<Vec<Parts>, OpenError> {
+    let mut begun: Vec<Opening> = Vec::with_capacity(dirs.len());
+    for (shard, dir) in (0..).zip(dirs) {
+        match Opening::begin(lock, dir, shard, meta, options) {
+            Ok(opening) => begun.push(opening),
+            Err(error) => {
+                begun.into_iter().for_each(|opening| drop(opening.end()));
+                return Err(error);
+            }
+        }
+    }
+    for at in 0..begun.len() {
+        if begun[at].sound.recv().is_err() {
+            let refused = begun.remove(at).end();
+            begun.into_iter().for_each(|opening| drop(opening.end()));
+            return Err(refused);
+        }
+    }
+    let mut opened: Vec<Parts> = Vec::with_capacity(begun.len());
+    let mut failed = None;
+    for opening in begun {
+        match failed {
+            Some(_) => drop(opening.end()),
+            None => match opening.finish() {
+                Ok(parts) => opened.push(parts),
+                Err(error) => failed = Some(error),
+            },
+        }
+    }
+    let Some(error) = failed else { return Ok(opened) };
+    for (open, _, _) in opened {
+        if let ShardWriter::Running(shared, thread) = open.writer {
+            let _ = shared.ask(Request::Close); // it has nothing to lose
+            let thread = thread.into_inner().unwrap_or_else(PoisonError::into_inner);
+            drop(thread.map(JoinHandle::join));
+        }
+    }
+    Err(error)
+}
+
+impl Opening {
+    fn begin(
+        lock: &Dir,
+        dir: Dir,
+        shard: u16,
+        meta: &LogMeta,
+        options: &Options,
+    ) -> Result<Self, OpenError> {
+        let (sound_sender, sound) = sync_channel(1);
+        let (go, go_receiver) = sync_channel(1);
+        let (ready_sender, ready) = sync_channel(1);
+        let task = Task {
+            lock: lock.clone(),
+            dir: dir.clone(),
+            shard,
+            meta: *meta,
+            options: options.clone(),
+            sound: sound_sender,
+            go: go_receiver,
+            ready: ready_sender,
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("ringlog-{shard}"))
+            .spawn(move || task.run())
+            .map_err(|error| OpenError::Thread(error.to_string()))?;
+        Ok(Self { dir, thread, sound, go, ready })
+    }
+
+    /// Lets the thread go without having changed anything, and gives why it could not begin.
+    fn end(self) -> OpenError {
+        drop((self.go, self.sound));
+        let why = self.ready.recv();
+        let _ = self.thread.join(); // it has said why it ends
+        match why {
+            Ok(Err(error)) => error,
+            _ => OpenError::Thread("a writer ended while it opened its shard".into()),
+        }
+    }
+
+    fn finish(self) -> Result<Parts, OpenError> {
+        let _ = self.go.send(()); // if the thread is gone, there is no answer either
+        let ready: Ready = match self.ready.recv() {
+            Ok(Ok(ready)) => ready,
+            Ok(Err(error)) => {
+                let _ = self.thread.join(); // it has said why it ends
+                return Err(error);
+            }
+            Err(_) => {
+                return Err(OpenError::Thread("a writer ended while it opened its shard".into()));
+            }
+        };
+        let facts = ready.shared.facts.clone();
+        let notes = ready.shared.notes.clone();
+        let open = OpenShard {
+            writer: ShardWriter::Running(ready.shared, Mutex::new(Some(self.thread))),
+            published: ready.published,
+            dir: self.dir,
+            epoch: ready.epoch,
+            next_stream: ready.next_stream,
+            names: ready.names,
+            recovery: ready.recovery,
+        };
+        Ok((open, facts, notes))
+    }
+}
+
+impl Task {
+    /// The whole life of a writer thread. The ring must be made on the thread that drives it.
+    fn run(self) {
+        let ready = self.ready.clone();
+        match self.prepare() {
+            Ok(Some((writer, told))) => {
+                if ready.send(Ok(told)).is_ok() {
+                    writer.run(&Clock::new());
+                }
+            }
+            Ok(None) => {} // another shard is not sound
+            Err(error) => {
+                let _ = ready.send(Err(error)); // nobody waits any more
+            }
+        }
+    }
+
+    fn prepare(self) -> Result<Option<(Writer<AnyDisk>, Ready)>, OpenError> {
+        let start = Instant::now();
+        let mut notes = Vec::new();
+        if self.options.pin && !pin(&self.dir, self.shard) {
+            notes.push("The writer thread could not be pinned to a CPU.".to_owned());
+        }
+        let pools = Pools::new(&self.options, self.meta.segment_bytes)?;
+        if !pools.small.huge_pages_advised() {
+            notes.push("Huge pages are not available; transfers are split.".to_owned());
+        }
+        let primitive = self.options.primitive.unwrap_or(match self.meta.primitive {
+            2 => Primitive::LinkedSync,
+            _ => Primitive::Dsync,
+        });
+        let disk_options = DiskOptions {
+            pools: pools.all(),
+            primitive,
+            names_thread: true,
+            ..DiskOptions::default()
+        };
+        let mut disk =
+            ringlog_disk::open(&self.dir, Some(&self.lock), self.options.io, &disk_options)?;
+        let identity = Identity {
+            log: self.meta.log,
+            shard: self.shard,
+            segment_bytes: self.meta.segment_bytes,
+        };
+        let measure = || start.elapsed();
+        let scanned = scan_shard(&mut disk, &identity, &pools, &measure)?;
+        let may_change = self.sound.send(()).is_ok() && self.go.recv().is_ok();
+        if !may_change {
+            return Ok(None);
+        }
+        let begin = Begin { options: &self.options, pools, notes, now_ns: wall_ns() };
+        start_shard(disk, &identity, scanned, begin, &measure).map(Some)
+    }
+}
+
+/// Recovers a shard on any disk, and makes its writer. `measure` tells the time since the opening
+/// began.
+pub(crate) fn open_shard<D: Disk>(
+    mut disk: D,
+    identity: &Identity,
+    begin: Begin<'_>,
+    measure: &dyn Fn() -> Duration,
+) -> Result<(Writer<D>, Ready), OpenError> {
+    let scanned = scan_shard(&mut disk, identity, &begin.pools, measure)?;
+    start_shard(disk, identity, scanned, begin, measure)
+}
+
+/// What a shard is opened with.
+pub(crate) struct Begin<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) pools: Pools,
+    pub(crate) notes: Vec<String>,
+    /// Nanoseconds since 1970.
+    pub(crate) now_ns: u64,
+}
+
+/// A shard that has been read and found sound.
+struct Scanned {
+    manifest: Manifest,
+    tail: tail::Tail,
+    scan_time: Duration,
+}
+
+/// Reads what recovery needs. Changes nothing.
+fn scan_shard(
+    disk: &mut dyn Disk,
+    identity: &Identity,
+    pools: &Pools,
+    measure: &dyn Fn() -> Duration,
+) -> Result<Scanned, OpenError> {
+    let (manifest, streams) = load(disk, identity)?;
+    let scan_pool = match holds_any_batch(&pools.large) {
+        true => pools.large.clone(), // nothing else needs it yet, and it is registered
+        false => pool_for(identity.segment_bytes)?,
+    };
+    let scan_began = measure();
+    let tail = tail::scan(disk, identity, &manifest, streams, &scan_pool)?;
+    let scan_time = measure().saturating_sub(scan_began);
+    match &tail.corruption {
+        Some(corruption) => Err(OpenError::Corrupt(corruption.clone())),
+        None => Ok(Scanned { manifest, tail, scan_time }),
+    }
+}
+
+/// Recovers a shard that is sound, and makes its writer.
+fn start_shard<D: Disk>(
+    mut disk: D,
+    identity: &Identity,
+    scanned: Scanned,
+    begin: Begin<'_>,
+    measure: &dyn Fn() -> Duration,
+) -> Result<(Writer<D>, Ready), OpenError> {
+    let Scanned { manifest, tail, scan_time } = scanned;
+    let Begin { options, pools, notes, now_ns } = begin;
+    let mut recovery = report(identity.shard, &manifest, &tail, scan_time);
+    let (begin, rewritten) = resume::resume(&mut disk, identity, manifest, tail, now_ns)?;
+    recovery.records_rewritten = rewritten;
+    recovery.elapsed = measure();
+
+    let epoch = begin.manifest.epoch;
+    let next_stream = begin.streams.count().max(1);
+    let names = begin.streams.named().map(|(id, name)| (id, Arc::clone(name))).collect();
+    let published = Arc::new(Published::default());
+    published.set_segments(begin.segments.clone());
+    published.set_durable(begin.next_lsn);
+    let one_sync_at_a_time = disk.facts().file_system == "btrfs";
+    let config = ShardConfig {
+        log: identity.log,
+        shard: identity.shard,
+        epoch,
+        segment_bytes: identity.segment_bytes,
+        policy: options.sync,
+        stream_policies: options.stream_sync.clone(),
+        commits_in_flight: if one_sync_at_a_time { 1 } else { options.commits_in_flight },
+        commit_bytes: options.commit_bytes,
+        linger_ns: options.linger.as_nanos() as u64,
+        batch_blocks: pools.batch,
+        meta_blocks: pools.meta,
+    };
+    let inbox_config = InboxConfig {
+        log: identity.log,
+        shard: identity.shard,
+        epoch,
+        frames_bytes_max: pools.frames_bytes_max,
+    };
+    let inbox = Inbox::new(inbox_config, pools.small, pools.large, disk.waker());
+    let (commands, received) = channel();
+    let shared = Arc::new(Shared {
+        inbox: Arc::new(inbox),
+        published: Arc::clone(&published),
+        commands,
+        facts: disk.facts().clone(),
+        notes,
+        last: Mutex::new(None),
+    });
+    let writer = Writer::new(disk, Shard::new(config, begin), Arc::clone(&shared), received);
+    Ok((writer, Ready { shared, published, epoch, next_stream, names, recovery }))
+}
+
+/// Pins the calling thread: shard 0 to the CPU that takes the device's interrupts, where it is one
+/// (its completions wake the thread soonest there), the others to the CPUs behind it in turn.
+fn pin(dir: &Dir, shard: u16) -> bool {
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    if cpus.is_empty() {
+        return false;
+    }
+    let first = interrupt_cpu(dir)
+        .and_then(|cpu| cpus.iter().position(|allowed| allowed.id == cpu))
+        .unwrap_or(0);
+    core_affinity::set_for_current(cpus[(first + usize::from(shard)) % cpus.len()])
+}
+
+/// All memory of a shard. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Pools {
+    small: BlockPool,
+    large: BlockPool,
+    batch: BlockPool,
+    meta: BlockPool,
+    frames_bytes_max: usize,
+}
+
+impl Pools {
+    pub(crate) fn new(options: &Options, segment_bytes: u64) -> Result<Self, DiskError> {
+        let segment_room = segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
+        let batch_max = options.batch_bytes_max.min((segment_room / 4) as usize);
+        let large_bytes = (batch_max + BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
+        let half = options.memory_bytes / 2;
+        let small = BlockPool::new((half / CHUNK_BYTES).max(16) as u32, CHUNK_BYTES)?;
+        let large = BlockPool::new((half / large_bytes).max(2) as u32, large_bytes)?;
+        let batch = BlockPool::new(options.commits_in_flight as u32 * 2 + 2, BATCH_BLOCK_BYTES)?;
+        let meta = BlockPool::new(8, BLOCK_BYTES)?;
+        let frames_bytes_max = batch_max.min(chunk_capacity(large_bytes) - RUN_BYTES);
+        Ok(Self { small, large, batch, meta, frames_bytes_max })
+    }
+
+    fn all(&self) -> Vec<BlockPool> {
+        vec![self.small.clone(), self.large.clone(), self.batch.clone(), self.meta.clone()]
+    }
+}
