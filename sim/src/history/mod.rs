@@ -17,7 +17,7 @@ use ringlog::{LogId, OpenError, Options, ReceiptError, Request, Time};
 
 use crate::crash::{Crash, Kill, Moment};
 use crate::faults::{Class, Effect, Fault, Landed, When};
-use crate::oracle::{FaultKind, Ledger, Level, Outcome, judge_repeat};
+use crate::oracle::{AppendId, FaultKind, Ledger, Level, Outcome, judge_repeat};
 use crate::rng::Rng;
 use crate::watch::{Watch, WatchedDisk};
 use crate::{SimDisk, SimWorld, WorldOptions};
@@ -165,6 +165,7 @@ pub fn run(seed: u64, memories: &mut Memories, tell: bool) -> Report {
 
 /// Where an append came to lie.
 struct Place {
+    id: AppendId,
     stream: String,
     end_offset: u64,
     lsn: u64,
@@ -508,7 +509,7 @@ impl History {
                     }
                 }
                 Ending::Kill => self.kill(),
-                Ending::Cut | Ending::ScriptedCut => self.cut(),
+                Ending::Cut | Ending::ScriptedCut | Ending::CutAndDamage => self.cut(),
                 Ending::Lie => {
                     self.cut();
                     fault = FaultKind::LyingDisk;
@@ -556,13 +557,27 @@ impl History {
             _ if poisoned => FaultKind::FailedLog,
             _ => FaultKind::ProcessKill,
         };
-        if damage && clean && self.fault == FaultKind::CleanClose {
-            if let Some(what) = reading::damage(&self.world, &mut self.rng) {
-                self.totals.damages += 1;
-                self.tell(|| format!("  damaged: {what}"));
-                self.fault = FaultKind::Damage { proven: self.ledger.last_append() };
-            }
+        let proven = match self.fault {
+            FaultKind::CleanClose if damage => self.ledger.last_append(),
+            FaultKind::PowerCut if ending == Ending::CutAndDamage => self.proven(),
+            _ => return self.ended(life),
+        };
+        if let Some(what) = reading::damage(&self.world, &mut self.rng) {
+            self.totals.damages += 1;
+            self.tell(|| format!("  damaged: {what}"));
+            self.fault = FaultKind::Damage { proven };
         }
+        self.ended(life)
+    }
+
+    /// The last append of which the media themselves say that it was durable.
+    fn proven(&self) -> Option<AppendId> {
+        let lsn = reading::proven_lsn(&self.world, &self.identity);
+        let proven = self.places.iter().filter(|place| place.lsn < lsn);
+        proven.map(|place| place.id).max()
+    }
+
+    fn ended(&mut self, life: &Life) -> Wrong {
         let fault = self.fault;
         self.tell(|| format!("  ended: {fault:?}, {} appends", life.made.len()));
         Ok(())
@@ -662,7 +677,7 @@ impl History {
             let shard = u32::from(self.identity.shard);
             let id = self.ledger.submit(shard, records.collect());
             let end_offset = offset + made.payloads.len() as u64;
-            self.places.push(Place { stream: made.stream.clone(), end_offset, lsn });
+            self.places.push(Place { id, stream: made.stream.clone(), end_offset, lsn });
             match made.level() {
                 Some(level) => {
                     self.totals.acknowledged += 1;

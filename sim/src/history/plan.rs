@@ -36,11 +36,13 @@ pub(super) enum Ending {
     LostWrite,
     /// Closed; then stored bytes are damaged.
     Damage,
+    /// The power is cut; then stored bytes are damaged, and no recovery comes between.
+    CutAndDamage,
 }
 
 impl Ending {
     pub(super) fn choose(rng: &mut Rng, last: bool) -> Self {
-        match rng.below(if last { 40 } else { 32 }) {
+        match rng.below(if last { 44 } else { 32 }) {
             0..=3 => Self::Close,
             4..=5 => Self::CutWhileClosing,
             6..=9 => Self::Kill,
@@ -51,7 +53,8 @@ impl Ending {
             29..=31 => Self::Full,
             32..=33 => Self::Lie,
             34..=35 => Self::LostWrite,
-            _ => Self::Damage,
+            36..=39 => Self::Damage,
+            _ => Self::CutAndDamage,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Reading everything back, and damaging what is stored.
 
-use ringlog::ReadError;
-use ringlog::driven::DrivenShard;
+use ringlog::driven::{DrivenShard, ShardIdentity};
+use ringlog::format::batch::{BatchHeader, HeaderSeed};
+use ringlog::format::manifest::{Manifest, SegmentState};
+use ringlog::{Lsn, ReadError};
 
 use crate::oracle::{Outcome, Recovered};
 use crate::rng::Rng;
@@ -30,6 +32,27 @@ pub(super) fn read_all(world: &SimWorld, shard: &DrivenShard<WatchedDisk>) -> Ou
         }
     }
     Outcome::Opened(recovered)
+}
+
+/// The largest LSN that a manifest, or the header of a batch in a segment that is not sealed, says
+/// to have been durable.
+pub(super) fn proven_lsn(world: &SimWorld, identity: &ShardIdentity) -> u64 {
+    if !world.files().iter().any(|(name, _)| name == "manifest") {
+        return 0;
+    }
+    let Ok(manifest) = Manifest::decode(&world.read("manifest")) else { return 0 };
+    let mut proven = manifest.proven_lsn.max(manifest.sealed_end().0);
+    for entry in manifest.segments.iter().filter(|e| e.state == SegmentState::Unsealed) {
+        let seed = HeaderSeed::new(identity.log, identity.shard, entry.segment);
+        for block in world.read(&format!("{:016x}.seg", entry.segment.0)).chunks(4096) {
+            let lsn = block.get(8..16).and_then(|bytes| bytes.try_into().ok());
+            let lsn = Lsn(lsn.map_or(0, u64::from_le_bytes));
+            if let Ok((header, _)) = BatchHeader::decode(block, seed, lsn) {
+                proven = proven.max(header.durable_lsn);
+            }
+        }
+    }
+    proven.0
 }
 
 /// Damages one file in one way; says which and how, or `None` when there was nothing to damage.
