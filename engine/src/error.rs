@@ -110,8 +110,8 @@ pub enum FullReason {
     /// All memory for records on their way to disk is in use: the disk is slower than the
     /// producers.
     Memory,
-    /// The disk, or the quota, has no room for the next segment. Appends go on by themselves once
-    /// there is room.
+    /// The disk, the quota or a limit of this process (descriptors, file size) has no room for the
+    /// next segment. Appends go on by themselves once there is room.
     Disk,
 }
 

@@ -138,7 +138,10 @@ pub(crate) fn find_meta(path: &Path, dir: &Dir) -> Result<Option<LogMeta>, OpenE
         Err(error) if error.kind == DiskErrorKind::NotFound => {
             let entries = dir.entries()?;
             let ours = |name: &str| {
-                ["shard-", "log.", BACKUP_PREFIX].iter().any(|prefix| name.starts_with(prefix))
+                // What a creation that was cut short may have left, and what a file system of
+                // its own begins with.
+                let left = ["shard-", "log.", BACKUP_PREFIX, "commit-probe.", "direct-probe."];
+                left.iter().any(|prefix| name.starts_with(prefix)) || name == "lost+found"
             };
             if let Some(other) = entries.iter().find(|name| !ours(name)) {
                 let (dir, reason) = (path.to_owned(), format!("it holds {other:?}"));

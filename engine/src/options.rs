@@ -289,7 +289,8 @@ impl SyncPolicy {
 const DELAY_DEFAULT: Duration = Duration::from_millis(10);
 
 /// Reads `every-commit`, `every-append`, `interval:D`, `records:N[:D]`, `bytes:N[:D]` or `never`,
-/// where D is a whole number with one of `us`, `ms`, `s`, `m`, `h`. Bounds are checked when the
+/// where D is a whole number with one of `us`, `ms`, `s`, `m`, `h`, and bytes may be in `K`, `M`,
+/// `G` of 1024. Bounds are checked when the
 /// log is opened.
 impl FromStr for SyncPolicy {
     type Err = String;
@@ -298,6 +299,15 @@ impl FromStr for SyncPolicy {
         let parts: Vec<&str> = text.split(':').collect();
         let count = |number: &str| {
             number.parse::<u64>().map_err(|_| format!("{number:?} is not a whole number"))
+        };
+        let size = |text: &str| {
+            let (number, unit) = match text.strip_suffix(['K', 'M', 'G']) {
+                Some(number) if text.ends_with('K') => (number, 1 << 10),
+                Some(number) if text.ends_with('M') => (number, 1 << 20),
+                Some(number) => (number, 1_u64 << 30),
+                None => (text, 1),
+            };
+            count(number)?.checked_mul(unit).ok_or_else(|| format!("{text:?} is too large"))
         };
         let delay_of = |delay: &[&str]| {
             delay.first().map_or(Ok(DELAY_DEFAULT), |text| duration_from_text(text))
@@ -311,7 +321,7 @@ impl FromStr for SyncPolicy {
                 Ok(Self::EveryRecords { records: count(n)?, max_delay: delay_of(delay)? })
             }
             ["bytes", n, ref delay @ ..] if delay.len() < 2 => {
-                Ok(Self::EveryBytes { bytes: count(n)?, max_delay: delay_of(delay)? })
+                Ok(Self::EveryBytes { bytes: size(n)?, max_delay: delay_of(delay)? })
             }
             _ => Err(format!(
                 "{text:?} is not a sync policy: every-commit, every-append, interval:10ms, \
@@ -371,7 +381,7 @@ mod tests {
             ("interval:1h", SyncPolicy::Interval(3_600_000 * MS)),
             ("records:7", SyncPolicy::EveryRecords { records: 7, max_delay: 10 * MS }),
             ("records:7:2s", SyncPolicy::EveryRecords { records: 7, max_delay: 2000 * MS }),
-            ("bytes:64", SyncPolicy::EveryBytes { bytes: 64, max_delay: 10 * MS }),
+            ("bytes:64K", SyncPolicy::EveryBytes { bytes: 65536, max_delay: 10 * MS }),
             ("bytes:1:5ms", SyncPolicy::EveryBytes { bytes: 1, max_delay: 5 * MS }),
         ];
         for (text, policy) in good {

@@ -21,7 +21,7 @@ use crate::format::meta::LogMeta;
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::ids::{Epoch, StreamId};
 use crate::inbox::{Inbox, InboxConfig};
-use crate::limits::{BLOCK_BYTES, CHUNK_BYTES};
+use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES, CHUNK_BYTES};
 use crate::log::{OpenShard, Writer as ShardWriter};
 use crate::open::{Parts, report};
 use crate::options::Options;
@@ -370,7 +370,9 @@ impl Pools {
         let large = BlockPool::new((half / large_bytes).max(2) as u32, large_bytes)?;
         let batch = BlockPool::new(options.commits_in_flight as u32 * 2 + 2, BATCH_BLOCK_BYTES)?;
         let meta = BlockPool::new(8, BLOCK_BYTES)?;
-        let frames_bytes_max = batch_max.min(chunk_capacity(large_bytes) - RUN_BYTES);
+        // Every reader takes a batch of BATCH_BYTES_MAX, with its headers.
+        let largest = large_bytes.min(BATCH_BYTES_MAX);
+        let frames_bytes_max = batch_max.min(chunk_capacity(largest) - RUN_BYTES);
         Ok(Self { small, large, batch, meta, frames_bytes_max })
     }
 

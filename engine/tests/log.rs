@@ -274,3 +274,42 @@ fn a_reader_beside_the_writer_tells_trimming_from_damage() {
     assert!(told.is_some_and(|first| first >= Offset(4 * 8)), "{told:?}");
     assert_eq!(last, Offset(6 * 8 - 1));
 }
+
+#[test]
+fn the_largest_record_that_is_taken_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let format = Format { segment_bytes: 64 << 20, shards: 1 };
+    let options =
+        Options { format, batch_bytes_max: 8 << 20, memory_bytes: 64 << 20, ..Options::default() };
+    let log = Log::open(dir.path(), options.clone()).unwrap();
+    let stream = log.stream("s").unwrap();
+    let refused = stream.append(&vec![1; 8 << 20]).err().unwrap();
+    let AppendError::TooLarge { limit, .. } = refused else { panic!("{refused:?}") };
+    let largest = vec![7; limit - 16];
+    assert!(stream.append(&vec![7; limit - 15]).is_err());
+    stream.append(&largest).unwrap().wait().unwrap();
+    assert!(payloads(&log, "s") == [largest.clone()]);
+    log.close().unwrap();
+    let log = Log::open(dir.path(), options).unwrap();
+    assert!(payloads(&log, "s") == [largest]);
+}
+
+#[test]
+fn what_a_creation_that_was_cut_short_leaves_is_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap();
+    for left in ["commit-probe.tmp", "direct-probe.tmp", "log.tmp"] {
+        std::fs::write(dir.path().join(left), b"rest").unwrap();
+    }
+    std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+    std::fs::create_dir(dir.path().join("shard-000")).unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    log.stream("s").unwrap().append(b"x").unwrap().wait().unwrap();
+    log.close().unwrap();
+    std::fs::write(dir.path().join("log"), b"").unwrap();
+    assert!(matches!(Log::open(dir.path(), small()).err(), Some(OpenError::Corrupt(_))));
+    std::fs::remove_file(dir.path().join("log")).unwrap();
+    assert!(matches!(Log::open(dir.path(), small()).err(), Some(OpenError::Corrupt(_))));
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("diary.txt"), b"dear diary").unwrap();
+    assert!(matches!(Log::open(other.path(), small()).err(), Some(OpenError::NotALog { .. })));
+}

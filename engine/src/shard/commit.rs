@@ -9,7 +9,7 @@ use crate::chunk::{Chunk, FRAMES_START};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, HeaderSeed, Run};
 use crate::format::segment::SEGMENT_HEADER_BYTES;
 use crate::ids::Lsn;
-use crate::limits::{BLOCK_BYTES, COALESCE_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES, COALESCE_BYTES_MAX};
 use crate::options::Durability;
 use crate::receipt::{Level, Ticket};
 
@@ -228,6 +228,7 @@ impl Shard {
         now: Time,
     ) {
         let stored = stored_bytes(body);
+        assert!(stored <= BATCH_BYTES_MAX, "no reader could take a batch of {stored} bytes");
         block[BATCH_HEADER_BYTES + body..stored].fill(0);
         let mut header = self.header(BatchKind::Records, stored, now);
         header.body_bytes = body as u32;

@@ -209,6 +209,8 @@ pub struct Shard {
     // Outside world.
     waiting: Vec<Waiting>,
     poison: Option<DiskError>,
+    /// Records that were acknowledged at `Memory` found no room before the end.
+    gave_up: bool,
     acks: Vec<(Arc<Ticket>, Level)>,
     failures: Vec<(Arc<Ticket>, ReceiptError)>,
     replies: Vec<(u64, Reply)>,
@@ -254,6 +256,7 @@ impl Shard {
             segments_changed: true,
             waiting: Vec::new(),
             poison: None,
+            gave_up: false,
             acks: Vec::new(),
             failures: Vec::new(),
             replies: Vec::new(),
@@ -476,6 +479,7 @@ impl Shard {
                 kept.push_back(chunk);
             } else {
                 self.placed_chunks += 1;
+                self.gave_up |= chunk.level == Durability::Memory;
                 self.failures.push((Arc::clone(&chunk.ticket), ReceiptError::DiskFull));
             }
         }
@@ -493,7 +497,9 @@ impl Shard {
         self.rotation.sealing_len() < SEALING_MAX
     }
 
+    /// Whether an operation on names may go well later, when something has become free: room, or
+    /// what a limit of this process counts.
     fn is_full(error: &DiskError) -> bool {
-        error.kind == DiskErrorKind::NoSpace
+        matches!(error.kind, DiskErrorKind::NoSpace | DiskErrorKind::Limit)
     }
 }

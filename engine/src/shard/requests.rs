@@ -78,6 +78,9 @@ impl Shard {
                 Request::Flush => (self.durable >= target).then_some(Reply::Done),
                 Request::Rotate => self.rotation.is_sealed_to(target).then_some(Reply::Done),
                 Request::Trim { .. } => self.rotation.take_trimmed(one.id),
+                Request::Close if self.gave_up => {
+                    self.rotation.is_closed().then_some(Reply::DiskFull)
+                }
                 Request::Close => self.rotation.is_closed().then_some(Reply::Done),
             };
             let full = self.rotation.is_blocked() && one.request != Request::Flush;
