@@ -18,7 +18,9 @@ use crate::log::{OpenShard, Writer as ShardWriter, writes};
 use crate::names;
 use crate::options::Options;
 use crate::published::Published;
-use crate::recovery::{Identity, ShardRecovery, ask, load, load_file, resume, tail};
+use crate::recovery::{
+    Identity, ShardRecovery, ask, load, load_file, load_manifest, rebuild, resume, tail,
+};
 use crate::shard::SegmentRef;
 use crate::starting::open_for_writing;
 use crate::tools::BACKUP_PREFIX;
@@ -261,10 +263,20 @@ fn open_for_reading(
     let identity = Identity { log: meta.log, shard, segment_bytes: meta.segment_bytes };
     let mut disk = reading_disk(&dir, options.io)?;
     let start = Instant::now();
-    let (manifest, streams) = load(&mut disk, &identity)?;
-    let mut tail =
-        tail::scan(&mut disk, &identity, &manifest, streams, &pool_for(identity.segment_bytes)?)?;
-    let recovery = report(shard, &manifest, &tail, start.elapsed());
+    let pool = pool_for(identity.segment_bytes)?;
+    let (manifest, streams, damage) = match load(&mut disk, &identity) {
+        Ok((manifest, streams)) => (manifest, streams, None),
+        Err(OpenError::Corrupt(damage)) => {
+            // Where only the catalogue is damaged, the segments tell of their streams.
+            let manifest = load_manifest(&mut disk, &identity)?;
+            let streams = rebuild::streams(&mut disk, &identity, &manifest, &pool)?;
+            (manifest, streams, Some(damage))
+        }
+        Err(error) => return Err(error),
+    };
+    let mut tail = tail::scan(&mut disk, &identity, &manifest, streams, &pool)?;
+    let mut recovery = report(shard, &manifest, &tail, start.elapsed());
+    recovery.corruptions.extend(damage);
     // Nothing is written, so what is not proven durable is served as it was found.
     while let Some(batch) = tail.unproven.pop_front() {
         tail::take_proven(&mut tail, batch);

@@ -313,3 +313,30 @@ fn what_a_creation_that_was_cut_short_leaves_is_no_obstacle() {
     std::fs::write(other.path().join("diary.txt"), b"dear diary").unwrap();
     assert!(matches!(Log::open(other.path(), small()).err(), Some(OpenError::NotALog { .. })));
 }
+
+#[test]
+fn a_damaged_catalogue_does_not_hide_the_records_from_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    for name in ["a", "b"] {
+        log.stream(name).unwrap().append(name.as_bytes()).unwrap().wait().unwrap();
+    }
+    log.rotate().unwrap();
+    log.stream("c").unwrap().append(b"c").unwrap().wait().unwrap();
+    log.close().unwrap();
+    let shard = std::fs::read_dir(dir.path().join("shard-000")).unwrap();
+    let part = shard
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "cat"))
+        .unwrap();
+    let mut bytes = std::fs::read(&part).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    assert!(matches!(Log::open(dir.path(), small()).err(), Some(OpenError::Corrupt(_))));
+    let options = Options { recovery: RecoveryMode::ReadOnly, ..small() };
+    let log = Log::open(dir.path(), options).unwrap();
+    assert_eq!(log.recovery_report().shards[0].corruptions.len(), 1);
+    for name in ["a", "b", "c"] {
+        assert_eq!(payloads(&log, name), [name.as_bytes()]);
+    }
+}

@@ -11,6 +11,7 @@
 //! Commit points: the manifest that raises the epoch, and the manifest that lists the rewritten
 //! segments. A crash at any place leaves a state from which the same steps come to the same log.
 
+pub(crate) mod rebuild;
 pub(crate) mod resume;
 pub(crate) mod table;
 pub(crate) mod tail;
