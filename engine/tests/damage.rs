@@ -527,3 +527,99 @@ fn a_repair_that_was_cut_short_can_be_run_again() {
         assert!(!report.lost.is_empty());
     }
 }
+
+/// Which bytes of the fixture's files are flipped: all bits of what describes, some of the rest.
+fn flips(fixture: &Fixture) -> Vec<(std::path::PathBuf, usize, u8, bool)> {
+    let mut flips = Vec::new();
+    for (path, content) in fixture.files() {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            continue;
+        }
+        let used = match name.as_str() {
+            // Segments: up to the last block that is not zero. In a prepared one, the header.
+            _ if name.ends_with(".seg") => {
+                (content.iter().rposition(|byte| *byte != 0).unwrap() / BLOCK + 1) * BLOCK
+            }
+            _ => content.len(),
+        };
+        for (at, byte) in content.iter().enumerate() {
+            let in_block = at % BLOCK;
+            let every_bit = !name.ends_with(".seg") || (at < used && in_block < 200);
+            let some_bit = if at < used { in_block % 16 == 5 } else { at % 65_536 == 777 };
+            if every_bit {
+                flips.extend((0..8).map(|bit| (path.clone(), at, 1 << bit, true)));
+            } else if some_bit {
+                let bit = (at / 16 + usize::from(*byte)) % 8;
+                flips.push((path.clone(), at, 1 << bit, at < used));
+            }
+        }
+    }
+    flips
+}
+
+#[test]
+fn a_flipped_bit_is_never_silent_and_never_gives_a_wrong_record() {
+    sweep(29);
+}
+
+#[test]
+#[ignore = "all of them: takes minutes"]
+fn no_flipped_bit_is_silent_or_gives_a_wrong_record() {
+    sweep(1);
+}
+
+/// Flips one bit after the other, each `step`-th of them.
+fn sweep(step: usize) {
+    let original = Fixture::with(&options(), 1, 1);
+    let files = original.files();
+    let all: Vec<_> = flips(&original).into_iter().step_by(step).collect();
+    assert!(all.len() * step > 5_000, "{}", all.len());
+    let half = all.len() / 2;
+    std::thread::scope(|scope| {
+        for part in [&all[..half], &all[half..]] {
+            let fixture = Fixture::from_files(&original, &files);
+            let root = original.path();
+            scope.spawn(move || {
+                for (path, at, bit, is_used) in part {
+                    let path = fixture.path().join(path.strip_prefix(root).unwrap());
+                    flip_and_look(&fixture, &path, *at, *bit, *is_used);
+                }
+            });
+        }
+    });
+}
+
+fn flip_and_look(fixture: &Fixture, path: &Path, at: usize, bit: u8, is_used: bool) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let flip = || {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at as u64).unwrap();
+        file.write_all_at(&[byte[0] ^ bit], at as u64).unwrap();
+    };
+    flip();
+    let place = format!("{} byte {at} bit {bit:#x}", path.display());
+    let said = match verify(fixture.path(), &mut |_| {}) {
+        Ok(report) => !report.damage.is_empty(),
+        Err(error) => {
+            assert!(matches!(error, OpenError::UnknownVersion { .. }), "{place}: {error:?}");
+            true
+        }
+    };
+    // Free space is nobody's, and must not disturb.
+    assert_eq!(said, is_used, "{place}");
+    match Log::open(fixture.path(), read_only()) {
+        Ok(log) => {
+            let content = Content::of(&log);
+            let told = log.recovery_report().shards.iter().any(|one| !one.corruptions.is_empty());
+            let whole = content.count() == fixture.records();
+            assert!(whole || told || !content.errors.is_empty(), "{place}: records are missing");
+        }
+        Err(error) => {
+            let typed = matches!(error, OpenError::Corrupt(_) | OpenError::UnknownVersion { .. });
+            assert!(typed && is_used, "{place}: {error:?}");
+        }
+    }
+    flip();
+}
