@@ -236,7 +236,8 @@ impl Life {
                     self.now.mono_ns = at;
                     quiet = 0;
                 }
-                Some(_) => {}
+                // What is due and cannot be done yet is tried again a millisecond later.
+                Some(_) => self.now.mono_ns += MS,
             }
         }
         false

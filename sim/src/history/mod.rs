@@ -611,12 +611,21 @@ impl History {
                 && life.watch.seen() == before
                 && let Some(at) = life.shard.deadline()
             {
-                life.now.mono_ns = life.now.mono_ns.max(at);
+                // What is due and cannot be done yet is tried again a millisecond later.
+                life.now.mono_ns = at.max(life.now.mono_ns + MS);
             }
         }
         let cut = self.world.stats().crashes > crashes;
         if !life.closed && !life.close_refused && !cut {
-            return Err(format!("closing hangs: {:?}", life.shard.watermarks()));
+            let waits = life.made.iter().filter(|made| made.receipt.position().is_none()).count();
+            return Err(format!(
+                "closing hangs: {:?}, {waits} without a place, {} in flight, full {}, {:?} at {}",
+                life.shard.watermarks(),
+                life.shard.in_flight(),
+                life.shard.is_disk_full(),
+                life.shard.deadline(),
+                life.now.mono_ns
+            ));
         }
         if !life.closed {
             self.world.kill(Kill::LandAll);

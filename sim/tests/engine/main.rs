@@ -1,5 +1,7 @@
 //! The engine on the simulated disk, one property at a time, on workloads written by hand.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 mod common;
 mod limits;
 mod order;

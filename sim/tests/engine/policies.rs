@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringlog::{Durability, Request, SyncPolicy};
+use ringlog::{Durability, Receipt, Request, SyncPolicy};
 
 use crate::common::{MS, open, poll, world};
 
@@ -65,7 +65,7 @@ fn an_interval_makes_one_flush_for_all_that_came_in_it() {
     shard.pass(MS);
     shard.turns(3);
     assert_eq!(shard.flushes() - before, 1);
-    assert!(receipts.iter().all(|receipt| receipt.is_acknowledged()));
+    assert!(receipts.iter().all(Receipt::is_acknowledged));
     shard.check();
 }
 
