@@ -7,6 +7,7 @@
 //!
 //! Knows the files of a log and what they must hold; nothing of writers, readers or handles.
 
+mod file;
 mod inspect;
 mod ledger;
 mod repair;

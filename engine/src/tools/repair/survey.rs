@@ -380,7 +380,7 @@ fn by_files(
 
 /// What looks like a hole at the end of a segment may be its footer, and the room behind it.
 fn strip_footer(
-    file: &mut super::super::walk::SegmentFile<'_>,
+    file: &mut super::super::file::SegmentFile<'_>,
     base: Lsn,
     items: &mut Vec<Item>,
 ) -> Option<Sealed> {
