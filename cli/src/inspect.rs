@@ -22,7 +22,11 @@ pub(crate) fn run(args: &InspectArgs, messages: Messages) -> Result<Exit, Failur
     } else {
         output::print(&inspection_text(&inspection))?;
     }
-    Ok(Exit::Done)
+    let damaged = inspection.shards.iter().filter_map(|shard| shard.damage.as_ref());
+    for damage in damaged.clone() {
+        messages.error(&format!("damaged, and not shown from there on: {damage}"));
+    }
+    Ok(if damaged.count() > 0 { Exit::Bad } else { Exit::Done })
 }
 
 fn inspection_json(inspection: &Inspection) -> Value {
@@ -64,6 +68,7 @@ fn inspection_json(inspection: &Inspection) -> Value {
                 "proven_lsn": shard.proven_lsn.0,
                 "segments": segments,
                 "streams": streams,
+                "damage": shard.damage.as_ref().map(ToString::to_string),
             })
         })
         .collect();

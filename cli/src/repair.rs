@@ -78,7 +78,7 @@ fn report_json(report: &RepairReport) -> Value {
 }
 
 fn report_text(report: &RepairReport) -> String {
-    if report.segments_repaired == 0 {
+    if !report.changed() {
         return "nothing to repair\n".to_owned();
     }
     let mut text = format!(

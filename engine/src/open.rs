@@ -28,6 +28,8 @@ use crate::window::pool_for;
 
 /// How long the lock of another process that is just going is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a log that changes while it is opened for reading is looked at.
+const READ_ATTEMPTS: u32 = 8;
 /// The largest file `log` that is read.
 const LOG_FILE_BYTES_MAX: u64 = 4096;
 /// The shard that a stream belongs to. Part of the format: it must never change.
@@ -81,7 +83,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
     let opened = match write {
         true => open_for_writing(&dir, dirs, &meta, options)?,
         false => {
-            let open = |(shard, dir)| open_for_reading(dir, shard, &meta, options);
+            let open = |(shard, dir)| open_for_reading(dir, shard, &meta, options, READ_ATTEMPTS);
             (0..).zip(dirs).map(open).collect::<Result<Vec<Parts>, OpenError>>()?
         }
     };
@@ -259,6 +261,7 @@ fn open_for_reading(
     shard: u16,
     meta: &LogMeta,
     options: &Options,
+    attempts: u32,
 ) -> Result<Parts, OpenError> {
     let identity = Identity { log: meta.log, shard, segment_bytes: meta.segment_bytes };
     let mut disk = reading_disk(&dir, options.io)?;
@@ -275,6 +278,10 @@ fn open_for_reading(
         Err(error) => return Err(error),
     };
     let mut tail = tail::scan(&mut disk, &identity, &manifest, streams, &pool)?;
+    if tail.corruption.is_some() && attempts > 1 {
+        // A writer at work may have gone on between two looks.
+        return open_for_reading(dir, shard, meta, options, attempts - 1);
+    }
     let mut recovery = report(shard, &manifest, &tail, start.elapsed());
     recovery.corruptions.extend(damage);
     // Nothing is written, so what is not proven durable is served as it was found.

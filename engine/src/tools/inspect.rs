@@ -8,7 +8,7 @@ use ringlog_disk::{Disk, DiskErrorKind};
 
 use super::walk::{Item, Stretch};
 use super::{Meter, ShardFiles, open_dir, read_meta, shard_dir};
-use crate::error::OpenError;
+use crate::error::{Corruption, OpenError};
 use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::segment::Sealed;
 use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
@@ -48,6 +48,9 @@ pub struct ShardInspection {
     pub segments: Vec<SegmentInspection>,
     /// Its streams, by number.
     pub streams: Vec<StreamInspection>,
+    /// Damage to what was durable once, met in the segments that are not sealed. What lies behind
+    /// it is not described here.
+    pub damage: Option<Corruption>,
 }
 
 /// Where a segment is in its life.
@@ -139,6 +142,10 @@ fn inspect_shard(files: &mut ShardFiles) -> Result<(Epoch, ShardInspection), Ope
     loop {
         match try_inspect(files) {
             Err(OpenError::Corrupt(_)) if attempt < ATTEMPTS => attempt += 1,
+            // A writer at work may have gone on between two looks.
+            Ok((_, inspection)) if inspection.damage.is_some() && attempt < ATTEMPTS => {
+                attempt += 1;
+            }
             Err(OpenError::Disk(error))
                 if error.kind == DiskErrorKind::NotFound && attempt < ATTEMPTS =>
             {
@@ -176,6 +183,7 @@ fn try_inspect(files: &mut ShardFiles) -> Result<(Epoch, ShardInspection), OpenE
         proven_lsn: tail.proven,
         streams: streams.collect(),
         segments,
+        damage: tail.corruption,
     };
     Ok((manifest.epoch, inspection))
 }
