@@ -529,6 +529,99 @@ fn a_repair_that_was_cut_short_can_be_run_again() {
     }
 }
 
+/// A log as a killed process leaves it: the fixture with more batches, not closed.
+fn killed() -> Fixture {
+    let fixture = Fixture::new();
+    let log = Log::open(fixture.path(), options()).unwrap();
+    for _ in 0..3 {
+        common::append_round(&log, 8);
+    }
+    let mut killed = Fixture::from_files(&fixture, &fixture.files());
+    killed.each += 24;
+    killed
+}
+
+#[test]
+fn a_torn_tail_is_a_note_and_no_damage() {
+    let fixture = killed();
+    // Nothing behind the last batch may prove it: it is the first block that says so that goes.
+    let last = last_used_block(&fixture, 2);
+    let is_watermark = |block: &[u8]| block[64] == 1;
+    let bytes = std::fs::read(fixture.segment(2)).unwrap();
+    let mut end = last;
+    while is_watermark(&bytes[end * BLOCK..]) {
+        end -= 1;
+    }
+    fixture.change(&fixture.segment(2), |bytes| {
+        bytes[(end + 1) * BLOCK..].fill(0);
+        bytes[end * BLOCK + 3000] ^= 0xff; // the end of the last batch did not arrive
+        bytes[end * BLOCK + 100] ^= 0xff;
+    });
+    let before = fixture.files();
+    let report = verify(fixture.path(), &mut |_| {}).unwrap();
+    assert_eq!(report.damage, []);
+    assert!(report.notes.iter().any(|note| note.contains("never acknowledged")), "{report:?}");
+    assert!(!repair(fixture.path(), &mut |_| {}).unwrap().changed());
+    assert!(fixture.files() == before);
+    let log = Log::open(fixture.path(), options()).unwrap();
+    assert!(log.recovery_report().shards[0].bytes_cut > 0);
+    let content = Content::of(&log);
+    assert_eq!(content.errors, []);
+    assert_eq!(content.count(), fixture.records() - 8);
+}
+
+#[test]
+fn damage_in_a_log_that_was_not_closed() {
+    for block in 1..6 {
+        let fixture = killed();
+        fixture.change(&fixture.segment(2), |bytes| bytes[block * BLOCK + 50] ^= 2);
+        refused_as_corrupt(&fixture);
+        let found = damage(&fixture);
+        assert_eq!(found[0].segment, Some(ringlog::SegmentId(2)), "{found:?}");
+        repair_and_check(&fixture, &options());
+    }
+}
+
+#[test]
+fn nothing_is_written_behind_the_end_that_a_clean_manifest_names() {
+    use ringlog::driven::{DrivenShard, ShardIdentity, ShardMemory};
+    use ringlog::{Durability, LogId, Request, Time};
+    use ringlog_disk::{BlockingDisk, Dir, DiskOptions};
+
+    let identity = ShardIdentity { log: LogId([1; 16]), shard: 0, segment_bytes: 1 << 20 };
+    let memory = ShardMemory::new(&options(), identity.segment_bytes).unwrap();
+    // The close is asked for at any time around the moment of the watermark.
+    for wait_ns in (0..8_000_000).step_by(500_000) {
+        let dir = tempfile::tempdir().unwrap();
+        let open = Dir::open(dir.path()).unwrap();
+        let mut disk = BlockingDisk::open(&open, None, &DiskOptions::default()).unwrap();
+        DrivenShard::create(&mut disk, identity).unwrap();
+        let at = |mono_ns| Time { mono_ns, wall_ns: 1 + mono_ns };
+        let mut shard = DrivenShard::open(disk, identity, &options(), &memory, at(0)).unwrap();
+        let stream = shard.create_stream("s").unwrap();
+        let receipt = shard.append(0, stream, &[b"x"], Durability::Synced).unwrap();
+        for turn in 0..200 {
+            shard.turn(at(turn));
+        }
+        assert!(receipt.is_acknowledged());
+        let reply = shard.request(Request::Close);
+        let mut now = wait_ns;
+        while reply.try_recv().is_err() {
+            shard.turn(at(now));
+            now += 1_000_000;
+        }
+        for _ in 0..20 {
+            shard.turn(at(now));
+            now += 1_000_000;
+        }
+        let (staged, _, durable) = shard.watermarks();
+        let manifest = std::fs::read(dir.path().join("manifest")).unwrap();
+        let manifest = ringlog::format::manifest::Manifest::decode(&manifest).unwrap();
+        assert!(manifest.clean);
+        assert_eq!((manifest.proven_lsn, durable), (staged, staged), "closed after {wait_ns} ns");
+    }
+}
+
 /// Which bytes of the fixture's files are flipped: all bits of what describes, some of the rest.
 fn flips(fixture: &Fixture) -> Vec<(std::path::PathBuf, usize, u8, bool)> {
     let mut flips = Vec::new();

@@ -161,6 +161,10 @@ impl Rotation {
         self.closing = Closing::Wanted;
     }
 
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing != Closing::No
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closing == Closing::Done
     }

@@ -121,7 +121,10 @@ impl Shard {
     }
 
     pub(super) fn watermark_wanted(&self) -> bool {
-        self.recorded_durable < self.durable && self.durable == self.staged
+        // The manifest of a clean close names the end; nothing may be written behind it.
+        !self.rotation.is_closing()
+            && self.recorded_durable < self.durable
+            && self.durable == self.staged
     }
 
     pub(super) fn note_idleness(&mut self, now: Time) {
