@@ -482,6 +482,9 @@ impl History {
         let mut fault = FaultKind::ProcessKill;
         let mut damage = false;
         if !cut(&self.world) {
+            if let (Ending::Full, Some(error)) = (ending, life.shard.poisoned()) {
+                return Err(format!("a full disk is taken for a failure: {error}"));
+            }
             match ending {
                 Ending::Close | Ending::LostWrite | Ending::Damage => {
                     self.close(life)?;

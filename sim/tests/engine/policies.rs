@@ -15,6 +15,8 @@ fn group_commit_shares_a_flush_among_all_that_waits() {
     shard.watch.hold(true);
     shard.turn();
     receipts.extend((0..30).map(|_| shard.append(b"y", Durability::Synced).unwrap()));
+    shard.turn();
+    shard.pass(2 * MS); // the shard has taken them by now
     shard.turns(3);
     assert_eq!(shard.flushes() - before, 1, "the others wait for the first flush");
     shard.watch.hold(false);
