@@ -291,6 +291,28 @@ fn a_segment_in_the_place_of_another() {
 }
 
 #[test]
+fn an_empty_segment_that_is_damaged_or_missing_is_left_out() {
+    for missing in [false, true] {
+        let fixture = Fixture::new();
+        let empty = fixture.segment(3);
+        match missing {
+            true => std::fs::remove_file(&empty).unwrap(),
+            false => fixture.change(&empty, |bytes| bytes[20] ^= 1),
+        }
+        assert_eq!(damage(&fixture).len(), 1);
+        // Nothing was ever in it, so nothing is lost; what is written next must not go there.
+        let log = Log::open(fixture.path(), options()).unwrap();
+        log.rotate().unwrap();
+        common::append_round(&log, 8);
+        assert_eq!(Content::of(&log).errors, []);
+        log.close().unwrap();
+        assert_eq!(damage(&fixture), []);
+        let content = Content::of(&Log::open(fixture.path(), options()).unwrap());
+        assert_eq!(content.count(), fixture.records() + 24);
+    }
+}
+
+#[test]
 fn something_else_in_the_place_of_a_segment() {
     for number in [1, 2] {
         for kind in ["text", "directory", "link"] {

@@ -110,16 +110,15 @@ impl Resume<'_> {
         life_lsn: Lsn,
         proven: Lsn,
     ) -> Result<(), OpenError> {
-        let used = parts.iter().map(|part| part.segment);
+        let used: Vec<SegmentId> = parts.iter().map(|part| part.segment).collect();
         let mut list = std::mem::take(&mut self.manifest.segments);
-        let unsealed: Vec<SegmentId> = list
-            .iter()
-            .filter(|entry| entry.state == SegmentState::Unsealed)
-            .map(|entry| entry.segment)
-            .filter(|segment| used.clone().all(|used| used != *segment))
-            .filter(|segment| parts.last().is_none_or(|last| *segment > last.segment))
-            .take(READY_MAX)
-            .collect();
+        let mut unsealed = Vec::new();
+        for entry in list.iter().filter(|entry| entry.state == SegmentState::Unsealed) {
+            let is_behind = used.last().is_none_or(|last| entry.segment > *last);
+            if is_behind && unsealed.len() < READY_MAX && self.is_ready(entry.segment)? {
+                unsealed.push(entry.segment);
+            }
+        }
         list.retain(|entry| entry.state != SegmentState::Unsealed);
         let last = parts.len().saturating_sub(1);
         for (at, part) in parts.iter().enumerate() {
@@ -142,6 +141,37 @@ impl Resume<'_> {
         self.manifest.clean = false;
         self.replace_manifest()?;
         Ok(())
+    }
+
+    /// Whether an empty listed segment can be written as it is. Where it cannot, nothing is lost by
+    /// leaving it out.
+    fn is_ready(&mut self, segment: SegmentId) -> Result<bool, OpenError> {
+        let identity = self.identity;
+        let open = Op::Open { file: SCAN_FILE, name: names::segment(segment), write: false };
+        let bytes = match ask(self.disk, open) {
+            Ok(Done::Opened { bytes }) => bytes,
+            Ok(_) => 0,
+            Err(error)
+                if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Unexpected) =>
+            {
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut window = Window::new(BlockPool::new(2, BLOCK_BYTES)?, SCAN_FILE, bytes);
+        let header = match window.get(self.disk, 0, BLOCK_BYTES) {
+            Ok(block) => SegmentHeader::decode(block).ok(),
+            Err(_) => None,
+        };
+        window.drop_all(self.disk);
+        ask(self.disk, Op::Close { file: SCAN_FILE })?;
+        Ok(bytes == identity.segment_bytes
+            && header.is_some_and(|header| {
+                header.log == identity.log
+                    && header.shard == identity.shard
+                    && header.segment == segment
+                    && header.segment_bytes == bytes
+            }))
     }
 
     fn write_part(&mut self, entries: &[CatalogueEntry]) -> Result<(), DiskError> {
