@@ -111,7 +111,7 @@ pub(crate) fn run(
 
 impl Bench<'_> {
     fn options(&self) -> Options {
-        Options { io: self.io, ..Options::default() }
+        Options { io: self.io, ..Options::from_env().unwrap_or_default() }
     }
 
     /// Carries out `round` as often as is wanted, or until interrupted.
@@ -290,7 +290,7 @@ impl Bench<'_> {
             })?;
             let shards = &report.shards;
             let scanned: u64 = shards.iter().map(|shard| shard.bytes_scanned).sum();
-            let elapsed: Duration = shards.iter().map(|shard| shard.elapsed).sum();
+            let elapsed: Duration = shards.iter().map(|shard| shard.scan_time).sum();
             let detail = format!(
                 "{:.1} MiB in {elapsed:?}, {} records found, {} written again",
                 mib(scanned as f64),

@@ -40,8 +40,8 @@ pub(crate) struct Window {
     /// Pieces in order, all of the same size but for the end of the file.
     pieces: VecDeque<Piece>,
     next_read: u64,
-    /// How many pieces may be ahead: grows while the window moves on, so that a look at the front
-    /// of a file reads only that.
+    /// How many pieces may be ahead: one, until the window moves on, so that a look at the front of
+    /// a file reads only that.
     depth: usize,
     scratch: Vec<u8>,
     /// Bytes read from the disk so far.
@@ -98,7 +98,7 @@ impl Window {
                 break;
             }
             self.pieces.pop_front();
-            self.depth = (self.depth * 2).min(self.pool.count() as usize);
+            self.read_on();
         }
         let len = (end - offset) as usize;
         let whole = self.pool.count() as usize * piece_bytes as usize;
@@ -110,6 +110,11 @@ impl Window {
         self.read_ahead(disk);
         self.wait_for(disk, end)?;
         self.slice(offset, len)
+    }
+
+    /// More than the front will be wanted: from now on reads as far ahead as there are blocks.
+    pub(crate) fn read_on(&mut self) {
+        self.depth = self.pool.count() as usize;
     }
 
     fn slice(&mut self, offset: u64, len: usize) -> Result<&[u8], DiskError> {

@@ -15,13 +15,20 @@ pub fn seal_crc(bytes: &mut [u8], field: usize, seed: u32) -> u32 {
 /// What [`seal_crc`] would give for these bytes; compares nothing. The field lies within the first
 /// 16 bytes.
 pub fn expected_crc(bytes: &[u8], field: usize, seed: u32) -> u32 {
-    // The checksum runs in steps of 16 bytes, so the field is replaced in a copy of its step.
-    let mut head = [0; 16];
-    let (front, rest) = bytes.split_at(bytes.len().min(16));
-    head[..front.len()].copy_from_slice(front);
-    put_u32(&mut head, field, seed);
+    // The field is replaced in a copy of the front. The checksum is several times as fast on runs
+    // of at least 128 bytes as on shorter ones, so neither part is left short.
+    const WHOLE: usize = 512;
+    let mut copy = [0; WHOLE];
+    let front_bytes = if bytes.len() <= WHOLE { bytes.len() } else { WHOLE / 2 };
+    let (front, rest) = bytes.split_at(front_bytes);
+    let copy = &mut copy[..front_bytes];
+    copy.copy_from_slice(front);
+    put_u32(copy, field, seed);
+    if rest.is_empty() {
+        return crc32fast::hash(copy);
+    }
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&head[..front.len()]);
+    hasher.update(copy);
     hasher.update(rest);
     hasher.finalize()
 }

@@ -294,6 +294,7 @@ impl Scan<'_> {
     /// Takes batches as long as they validate.
     fn batches(&mut self, segment: SegmentId, window: &mut Window) -> Result<Stop, OpenError> {
         let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
+        window.read_on();
         let base = self.tail.end;
         loop {
             let lsn = self.tail.end;
