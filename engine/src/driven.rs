@@ -210,6 +210,14 @@ impl<D: Disk> DrivenShard<D> {
     }
 }
 
+impl<D: Disk> Drop for DrivenShard<D> {
+    /// Chunks that are still open know the inbox that holds them; this gives their memory back.
+    fn drop(&mut self) {
+        self.shared.inbox.drain_slots();
+        while self.shared.inbox.pop().is_some() {}
+    }
+}
+
 /// Looks at a shard without changing anything: what recovery would find.
 ///
 /// # Errors

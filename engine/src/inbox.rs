@@ -316,16 +316,16 @@ impl Inbox {
         chunk.level = chunk.level.max(level);
         let complete = how.apart || !chunk.fits(frame_bytes(0));
         let large = chunk.block.pool_id() == self.large.id();
-        if complete || large || (level > Durability::Memory && self.idle.load(Ordering::SeqCst)) {
+        let waited_for = level > Durability::Memory;
+        if complete || large || (waited_for && self.take_idleness()) {
             self.hand_over(slot, state);
-            match large {
-                true => self.waker.wake(),
-                false => self.nudge(),
+            match complete && !large {
+                true => self.nudge(),
+                false => self.waker.wake(),
             }
             return;
         }
-        if level > Durability::Memory && (raised || self.urgent.load(Ordering::Relaxed) & bit == 0)
-        {
+        if waited_for && (raised || self.urgent.load(Ordering::Relaxed) & bit == 0) {
             self.urgent.fetch_or(bit, Ordering::SeqCst);
         }
         if self.used.load(Ordering::Relaxed) & bit == 0 {
@@ -333,12 +333,19 @@ impl Inbox {
         }
         // A writer at work looks at the bits when it has finished. One that falls idle says so,
         // then looks again; so either it has seen the bit, or the idleness is seen here.
-        if self.idle.load(Ordering::SeqCst) {
-            if level > Durability::Memory {
-                self.hand_over(slot, state);
-            }
+        if waited_for && self.take_idleness() {
+            self.hand_over(slot, state);
+            self.waker.wake();
+        } else if self.idle.load(Ordering::SeqCst) {
             self.waker.wake();
         }
+    }
+
+    /// Whether the writer is idle; if so, it is so no more, and the caller wakes it. So the first
+    /// record alone is handed over in a hurry: what comes until the writer is up gathers in the
+    /// slots.
+    fn take_idleness(&self) -> bool {
+        self.idle.load(Ordering::SeqCst) && self.idle.swap(false, Ordering::SeqCst)
     }
 
     /// A chunk was pushed. A writer at work comes for it by itself when its commit has completed;

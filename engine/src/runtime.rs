@@ -111,6 +111,10 @@ impl<D: Disk> Writer<D> {
     /// there is to do, tells who waits. Then how long the second half may wait; `None`: there is
     /// more to do at once.
     pub(crate) fn work(&mut self, now: Time) -> Option<Wait> {
+        if self.shard.is_idle() {
+            // Whatever has gathered since the first record goes with it.
+            self.shared.inbox.sweep(false);
+        }
         self.take_chunks(now);
         if self.take_commands(now) {
             self.take_chunks(now);

@@ -485,9 +485,7 @@ impl Shard {
         job.in_flight = false;
         match result {
             Ok(_) => {
-                if !matches!(job.kind, JobKind::Trim { .. } | JobKind::Remove { .. }) {
-                    self.rotation.disk_full = false;
-                }
+                self.rotation.disk_full = self.rotation.prepare_at.is_some();
                 self.step_done(job);
             }
             Err(error) if Self::is_full(&error) && job.may_wait_for_room() => {
