@@ -52,6 +52,13 @@ impl Disk for AnyDisk {
         }
     }
 
+    fn send(&mut self) {
+        match self {
+            Self::Uring(disk) => Disk::send(&mut **disk),
+            Self::Blocking(disk) => disk.send(),
+        }
+    }
+
     fn reap(&mut self, wait: Wait, out: &mut Vec<Completion>) {
         match self {
             Self::Uring(disk) => disk.reap(wait, out),

@@ -320,6 +320,10 @@ pub trait Disk {
     /// [`Disk::reap`].)
     fn submit(&mut self, tag: Tag, op: Op);
 
+    /// Sends what has been submitted to the device, and waits for nothing. A disk that cannot do
+    /// that leaves it to the next [`Disk::reap`]. Worth calling before other work.
+    fn send(&mut self) {}
+
     /// Sends what has been submitted to the device, waits as told, and appends every completion
     /// there is to `out`. Returns early, perhaps with nothing, when the waker was called.
     /// With [`Wait::Any`] and nothing in flight it waits for the waker alone.

@@ -122,6 +122,8 @@ pub struct Inbox {
     waker: Waker,
     room: AtomicU32,
     room_waiters: AtomicU32,
+    /// Changes whenever tickets that are waited for have come further.
+    bell: AtomicU32,
 }
 
 impl Inbox {
@@ -143,6 +145,7 @@ impl Inbox {
             waker,
             room: AtomicU32::new(0),
             room_waiters: AtomicU32::new(0),
+            bell: AtomicU32::new(0),
         }
     }
 
@@ -288,7 +291,7 @@ impl Inbox {
                 epoch: self.config.epoch,
                 count: self.next_nonce.fetch_add(1, Ordering::Relaxed),
             };
-            let ticket = Arc::new(Ticket::new(Some((Arc::clone(self), slot))));
+            let ticket = Arc::new(Ticket::new(Arc::clone(self), slot, nonce.count));
             let InboxConfig { log, shard, .. } = self.config;
             state.chunk = Some(Box::new(Chunk::new(block, log, shard, nonce, ticket)));
         }
@@ -384,6 +387,25 @@ impl Inbox {
             .is_some_and(|chunk| std::ptr::eq(Arc::as_ptr(&chunk.ticket), ticket));
         if same && self.hand_over(slot, &mut state) {
             self.waker.wake();
+        }
+    }
+
+    /// What the bell says now.
+    pub(crate) fn bell(&self) -> u32 {
+        self.bell.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps until the bell is rung for one of these bits, unless it has been rung for anybody
+    /// since it said `seen`; until the time is over; or for no reason.
+    pub(crate) fn wait_for_bell(&self, seen: u32, at_most: Option<Duration>, bits: u32) {
+        futex::wait_bits(&self.bell, seen, at_most, bits);
+    }
+
+    /// Wakes those who wait with one of these bits.
+    pub(crate) fn ring_bell(&self, bits: u32) {
+        if bits != 0 {
+            self.bell.fetch_add(1, Ordering::SeqCst);
+            futex::wake_bits(&self.bell, bits);
         }
     }
 

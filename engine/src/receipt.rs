@@ -2,7 +2,8 @@
 //! place and its durability.
 //!
 //! All receipts of a chunk share one ticket, and a ticket has one word: the level that the chunk
-//! has reached. It only ever grows. Waiters sleep on that word, so the writer wakes all of them
+//! has reached. It only ever grows. All waiters of a shard sleep on one other word, its bell, each
+//! with the bit of its ticket: so the writer wakes those whom a commit serves, and nobody else,
 //! with one call, and touches nothing per record.
 
 use std::future::Future;
@@ -11,8 +12,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-
-use ringlog_disk::futex;
 
 use crate::error::ReceiptError;
 use crate::format::batch::Run;
@@ -59,8 +58,11 @@ pub struct Ticket {
     placed: OnceLock<Placed>,
     failure: OnceLock<ReceiptError>,
     wakers: Mutex<Vec<Waker>>,
-    /// Where the chunk comes from, to ask for its hand-over.
-    source: Option<(Arc<Inbox>, usize)>,
+    /// Where the chunk comes from: the bell, and whom to ask for its hand-over.
+    inbox: Arc<Inbox>,
+    slot: usize,
+    /// Tickets that wait at the same time have different bits, but for rare coincidence.
+    bit: u32,
 }
 
 impl std::fmt::Debug for Ticket {
@@ -70,14 +72,16 @@ impl std::fmt::Debug for Ticket {
 }
 
 impl Ticket {
-    /// For a chunk that has no place yet. `source` is the inbox and slot that it is open in.
-    pub fn new(source: Option<(Arc<Inbox>, usize)>) -> Self {
+    /// For the `count`-th chunk of a shard's life, which is open in this inbox and slot.
+    pub fn new(inbox: Arc<Inbox>, slot: usize, count: u64) -> Self {
         Self {
+            inbox,
+            slot,
+            bit: 1 << (count % 32),
             state: AtomicU32::new(Level::Open as u32),
             placed: OnceLock::new(),
             failure: OnceLock::new(),
             wakers: Mutex::new(Vec::new()),
-            source,
         }
     }
 
@@ -87,21 +91,22 @@ impl Ticket {
         debug_assert!(first.is_ok(), "a chunk is placed once");
     }
 
-    /// The chunk has come this far; wakes whoever waits. Lower levels than reached change nothing.
-    pub fn advance(&self, level: Level) {
+    /// The chunk has come this far; lower levels than reached change nothing. Wakes async waiters;
+    /// gives the bit with which the bell is to be rung for the threads that wait, 0 for none.
+    pub fn advance(&self, level: Level) -> u32 {
         self.change(|state| {
             let reached = (state & LEVEL_MASK).max(level as u32);
             (state & FAILED) | reached
-        });
+        })
     }
 
-    /// The chunk will come no further.
-    pub fn fail(&self, error: ReceiptError) {
+    /// The chunk will come no further. Gives a bit as [`Ticket::advance`] does.
+    pub fn fail(&self, error: ReceiptError) -> u32 {
         let _ = self.failure.set(error); // the first failure is the one that is told
-        self.change(|state| (state & LEVEL_MASK) | FAILED);
+        self.change(|state| (state & LEVEL_MASK) | FAILED)
     }
 
-    fn change(&self, next: impl Fn(u32) -> u32) {
+    fn change(&self, next: impl Fn(u32) -> u32) -> u32 {
         let mut state = self.state.load(Ordering::Relaxed);
         while let Err(now) = self.state.compare_exchange_weak(
             state,
@@ -111,12 +116,15 @@ impl Ticket {
         ) {
             state = now;
         }
-        if state & WAITED_FOR != 0 {
-            futex::wake_all(&self.state);
+        if state & WAITED_FOR == 0 {
+            return 0;
+        }
+        {
             let wakers =
                 std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
             wakers.into_iter().for_each(Waker::wake);
         }
+        self.bit
     }
 
     /// How far it has come, and whether it will come no further.
@@ -133,10 +141,17 @@ impl Ticket {
     /// Waits until `wanted` is reached, until failure, or until `deadline`.
     fn wait(&self, wanted: Level, deadline: Option<Instant>) -> Result<(), ReceiptError> {
         let mut state = self.state.load(Ordering::Acquire);
-        if state & LEVEL_MASK == Level::Open as u32 {
-            self.ask_for_hand_over();
+        if let Some(end) = self.look(state, wanted) {
+            return end;
+        }
+        if wanted == Level::Placed {
+            self.ask_for_hand_over(state);
         }
         loop {
+            // Whoever changes the state rings afterwards: a bell that has not rung since means
+            // that nothing was missed.
+            let bell = self.inbox.bell();
+            state = self.state.fetch_or(WAITED_FOR, Ordering::SeqCst);
             if let Some(end) = self.look(state, wanted) {
                 return end;
             }
@@ -147,11 +162,7 @@ impl Ticket {
                     _ => return Err(ReceiptError::Timeout),
                 },
             };
-            let before = self.state.fetch_or(WAITED_FOR, Ordering::SeqCst);
-            if before & !WAITED_FOR == state & !WAITED_FOR {
-                futex::wait(&self.state, before | WAITED_FOR, left);
-            }
-            state = self.state.load(Ordering::Acquire);
+            self.inbox.wait_for_bell(bell, left, self.bit);
         }
     }
 
@@ -160,8 +171,8 @@ impl Ticket {
         if let Some(end) = self.look(state, wanted) {
             return Poll::Ready(end);
         }
-        if state & LEVEL_MASK == Level::Open as u32 {
-            self.ask_for_hand_over();
+        if wanted == Level::Placed {
+            self.ask_for_hand_over(state);
         }
         {
             let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,9 +187,10 @@ impl Ticket {
         }
     }
 
-    fn ask_for_hand_over(&self) {
-        if let Some((inbox, slot)) = &self.source {
-            inbox.hand_over_if_open(*slot, self);
+    /// For records that somebody was to wait for from the start, the writer comes by itself.
+    fn ask_for_hand_over(&self, state: u32) {
+        if state & LEVEL_MASK == Level::Open as u32 {
+            self.inbox.hand_over_if_open(self.slot, self);
         }
     }
 }

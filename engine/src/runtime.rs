@@ -119,8 +119,13 @@ impl<D: Disk> Writer<D> {
         if self.take_commands(now) {
             self.take_chunks(now);
         }
+        let mut submitted = false;
         while let Some((tag, op)) = self.shard.next_op(now) {
             self.disk.submit(tag, op);
+            submitted = true;
+        }
+        if submitted && self.shard.has_news() {
+            self.disk.send(); // the device works while the waiters are told
         }
         self.tell();
         let inbox = &self.shared.inbox;
@@ -219,12 +224,14 @@ impl<D: Disk> Writer<D> {
                 self.shard.push(chunk, Time::default());
             }
         }
+        let mut bits = 0;
         for (ticket, level) in self.shard.take_acks() {
-            ticket.advance(level);
+            bits |= ticket.advance(level);
         }
         for (ticket, error) in self.shard.take_failures() {
-            ticket.fail(error);
+            bits |= ticket.fail(error);
         }
+        self.shared.inbox.ring_bell(bits);
         self.shared.inbox.room_made();
         let asked = &mut self.asked;
         for (id, reply) in self.shard.take_replies() {

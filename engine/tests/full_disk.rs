@@ -5,9 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ringlog::{
-    AppendError, Durability, Format, FullReason, IoKind, Log, Options, ReceiptError,
-};
+use ringlog::{AppendError, Durability, Format, FullReason, IoKind, Log, Options, ReceiptError};
 
 struct Mounted(tempfile::TempDir);
 

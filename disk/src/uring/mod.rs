@@ -408,6 +408,12 @@ impl Disk for UringDisk {
         }
     }
 
+    fn send(&mut self) {
+        if !self.ring.submission().is_empty() {
+            self.enter(0, None);
+        }
+    }
+
     fn reap(&mut self, wait: Wait, out: &mut Vec<Completion>) {
         let before = out.len();
         self.collect(out);
@@ -434,9 +440,7 @@ impl Disk for UringDisk {
                 break;
             }
         }
-        if !self.ring.submission().is_empty() {
-            self.enter(0, None);
-        }
+        Disk::send(self);
     }
 
     fn in_flight(&self) -> usize {

@@ -421,6 +421,11 @@ impl Shard {
         &self.counts
     }
 
+    /// Whether anybody is to be told of something.
+    pub fn has_news(&self) -> bool {
+        !self.acks.is_empty() || !self.failures.is_empty()
+    }
+
     /// Receipts that have come further, in order. The caller tells them.
     pub fn take_acks(&mut self) -> std::vec::Drain<'_, (Arc<Ticket>, Level)> {
         self.acks.drain(..)
