@@ -65,6 +65,13 @@ pub enum OpenError {
         /// The newest that this version knows.
         known: u16,
     },
+    /// The log uses features of its format that this version does not know: use a newer one.
+    UnknownFeatures {
+        /// The file.
+        file: String,
+        /// The flags.
+        found: u32,
+    },
     /// Acknowledged data is damaged. Open with [`crate::RecoveryMode::ReadOnly`] to read what is
     /// left, restore a copy, or run [`crate::repair`].
     Corrupt(Corruption),
@@ -211,6 +218,9 @@ impl fmt::Display for OpenError {
                 f,
                 "{file} has format version {found}; this version of ringlog knows up to {known}"
             ),
+            Self::UnknownFeatures { file, found } => {
+                write!(f, "{file} uses features {found:#x} that this version of ringlog lacks")
+            }
             Self::Corrupt(corruption) => write!(f, "acknowledged data is damaged: {corruption}"),
             Self::Disk(error) => write!(f, "disk: {error}"),
             Self::Thread(error) => write!(f, "a thread could not be started: {error}"),

@@ -455,6 +455,33 @@ fn a_newer_version_is_not_called_damage() {
 }
 
 #[test]
+fn an_unknown_feature_is_not_called_damage() {
+    let mut file =
+        LogMeta { log: LOG, created_ns: 1, segment_bytes: 1 << 20, shards: 1, primitive: 0 }
+            .encode();
+    file[10] = 4;
+    file[4..8].fill(0);
+    let crc = crc32fast::hash(&file);
+    file[4..8].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(LogMeta::decode(&file), Err(Refused::Features(4)));
+    let mut block = vec![0; 4096];
+    SegmentHeader {
+        log: LOG,
+        shard: SHARD,
+        segment: SegmentId(1),
+        epoch: Epoch(1),
+        created_ns: 1,
+        segment_bytes: 1 << 20,
+    }
+    .encode(&mut block);
+    block[12] = 1;
+    block[4..8].fill(0);
+    let crc = crc32fast::hash(&block);
+    block[4..8].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(SegmentHeader::decode(&block), Err(Refused::Features(1)));
+}
+
+#[test]
 fn the_sizes_that_the_documentation_names() {
     assert_eq!((BATCH_HEADER_BYTES, SECTION_HEADER_BYTES, RUN_BYTES), (96, 32, 16));
     assert_eq!(

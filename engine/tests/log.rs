@@ -340,3 +340,115 @@ fn a_damaged_catalogue_does_not_hide_the_records_from_a_reader() {
         assert_eq!(payloads(&log, name), [name.as_bytes()]);
     }
 }
+
+#[test]
+fn names_and_offsets_that_do_not_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    assert_eq!(log.stream("").err(), Some(StreamError::InvalidName { bytes: 0 }));
+    let long = "x".repeat(256);
+    assert_eq!(log.stream(&long).err(), Some(StreamError::InvalidName { bytes: 256 }));
+    assert_eq!(log.existing_stream("s").err(), Some(StreamError::NotFound("s".into())));
+    // A name is data, never a path.
+    for name in ["../escape", "/etc/passwd", "a\0b", "é", &long[..255]] {
+        log.stream(name).unwrap().append(name.as_bytes()).unwrap().wait().unwrap();
+        assert_eq!(payloads(&log, name), [name.as_bytes()]);
+    }
+    let stream = log.stream("s").unwrap();
+    stream.append(b"").unwrap().wait().unwrap();
+    assert_eq!(payloads(&log, "s"), [b""]);
+    let next = Offset(1);
+    assert_eq!(stream.read(next..).unwrap().count(), 0);
+    assert_eq!(stream.read(Offset(2)..).err(), Some(ReadError::OutOfRange { next }));
+    let backwards = Offset(1)..Offset(0);
+    assert_eq!(stream.read(backwards).err(), Some(ReadError::OutOfRange { next }));
+}
+
+#[test]
+fn limits_bounds_and_ranges_of_a_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    let stream = log.stream("s").unwrap();
+    let batch: Vec<[u8; 1]> = (0..100).map(|n| [n]).collect();
+    stream.append_batch(&batch, Durability::Synced).unwrap().wait().unwrap();
+    let read = |reader: ringlog::Reader| -> Vec<u8> {
+        reader.map(|record| record.unwrap().payload()[0]).collect()
+    };
+    assert_eq!(read(stream.read(Offset(90)..).unwrap()), (90..100).collect::<Vec<u8>>());
+    assert_eq!(read(stream.read(..Offset(3)).unwrap()), [0, 1, 2]);
+    assert_eq!(read(stream.read(Offset(3)..=Offset(5)).unwrap()), [3, 4, 5]);
+    assert_eq!(read(stream.read(Offset(50)..).unwrap().limit(2)), [50, 51]);
+    assert_eq!(read(stream.read(..).unwrap().limit(0)), []);
+}
+
+#[test]
+fn limits_of_the_process_are_errors() {
+    // Runs itself again under a limit on descriptors: one child for each.
+    if let Ok(dir) = std::env::var("RINGLOG_TEST_UNDER_LIMIT") {
+        let opened = Log::open(dir, small());
+        if let Ok(log) = opened {
+            let stream = log.stream("s").unwrap();
+            for _ in 0..40 {
+                if let Ok(receipt) = stream.append(&[1; 100_000]) {
+                    let _ = receipt.wait_timeout(Duration::from_secs(5));
+                }
+            }
+            let _ = log.close();
+        }
+        println!("no panic, no hang");
+        return;
+    }
+    let me = std::env::current_exe().unwrap();
+    for descriptors in 4..16 {
+        let dir = tempfile::tempdir().unwrap();
+        let command = format!(
+            "ulimit -n {descriptors}; exec \"$0\" --exact --nocapture limits_of_the_process_are_errors"
+        );
+        let child = std::process::Command::new("sh")
+            .args(["-c", &command])
+            .arg(&me)
+            .env("RINGLOG_TEST_UNDER_LIMIT", dir.path().join("log"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout).into_owned()
+            + &String::from_utf8_lossy(&child.stderr);
+        assert!(!said.contains("panicked"), "{descriptors} descriptors: {said}");
+        // Below a handful even the test itself does not start.
+        let started = said.contains("running 1 test");
+        assert!(!started || said.contains("no panic, no hang"), "{descriptors}: {said}");
+        // Whatever happened, the log opens without the limit, or there is none.
+        match Log::open(dir.path().join("log"), small()) {
+            Ok(log) => log.close().unwrap(),
+            Err(error) => panic!("{descriptors} descriptors left: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_read_only_file_system_is_refused_for_writing_and_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    log.stream("s").unwrap().append(b"x").unwrap().wait().unwrap();
+    log.close().unwrap();
+    let mount = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("mount");
+        command.args(arguments).arg(dir.path()).stderr(std::process::Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let here = dir.path().to_str().unwrap().to_owned();
+    if !(mount(&["--bind", &here]) && mount(&["-o", "remount,bind,ro"])) {
+        println!("skipped: a_read_only_file_system…: no right to mount");
+        return;
+    }
+    let refused = Log::open(dir.path(), small()).err();
+    let options = Options { recovery: RecoveryMode::ReadOnly, ..small() };
+    let read = Log::open(dir.path(), options).map(|log| payloads(&log, "s"));
+    let umount = std::process::Command::new("umount").args(["--lazy", &here]).status();
+    assert!(umount.is_ok_and(|status| status.success()));
+    let access = matches!(
+        &refused,
+        Some(OpenError::Disk(error)) if error.kind == ringlog::DiskErrorKind::Access
+    );
+    assert!(access, "{refused:?}");
+    assert_eq!(read.unwrap(), [b"x"]);
+}

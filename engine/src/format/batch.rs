@@ -18,7 +18,7 @@
 use super::bytes::{
     expected_crc, get_u16, get_u32, get_u64, put_u16, put_u32, put_u64, seal_crc, seed_of,
 };
-use super::{Refused, VERSION};
+use super::{Refused, VERSION, check_format};
 use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
 use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
 
@@ -129,10 +129,7 @@ impl BatchHeader {
                 "the checksum of a batch header does not fit its content, log, shard or segment",
             );
         }
-        let version = get_u16(bytes, 66);
-        if version != VERSION {
-            return Err(Refused::Version(version));
-        }
+        check_format(get_u16(bytes, 66), get_u32(bytes, 72))?;
         let kind = match get_u16(bytes, 64) {
             0 => BatchKind::Records,
             1 => BatchKind::Watermark,

@@ -1,11 +1,11 @@
 //! Small whole files: a common envelope, and the file that makes a directory a log.
 //!
 //! ```text
-//! envelope = magic (4) · crc (4) · version (2) · 0 (2) · length of the content (4) · content
+//! envelope = magic (4) · crc (4) · version (2) · features (2) · length (4) · content
 //! ```
 
 use super::bytes::{Fields, expected_crc, get_u16, get_u32, put_u16, put_u32, seal_crc};
-use super::{Refused, VERSION};
+use super::{Refused, VERSION, check_format};
 use crate::ids::LogId;
 
 const ENVELOPE_BYTES: usize = 16;
@@ -32,10 +32,7 @@ pub(super) fn unwrap<'a>(magic: [u8; 4], file: &'a [u8], what: &str) -> Result<&
     if expected_crc(file, 4, 0) != get_u32(file, 4) {
         return Refused::damaged(format!("the checksum of a {what} does not fit"));
     }
-    let version = get_u16(file, 8);
-    if version != VERSION {
-        return Err(Refused::Version(version));
-    }
+    check_format(get_u16(file, 8), get_u16(file, 10).into())?;
     if get_u32(file, 12) as usize != file.len() - ENVELOPE_BYTES {
         return Refused::damaged(format!("a {what} of another length than it says"));
     }

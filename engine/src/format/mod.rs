@@ -21,6 +21,18 @@ pub enum Refused {
     Damaged(String),
     /// It carries a newer format version, under a checksum that fits.
     Version(u16),
+    /// It carries features that this version does not know, under a checksum that fits.
+    Features(u32),
+}
+
+/// What a header says of its format: the version must be the known one, and no feature flag may be
+/// set. A later version of the same format sets a flag where an older reader must keep off.
+pub(crate) fn check_format(version: u16, features: u32) -> Result<(), Refused> {
+    match (version, features) {
+        (VERSION, 0) => Ok(()),
+        (VERSION, features) => Err(Refused::Features(features)),
+        (version, _) => Err(Refused::Version(version)),
+    }
 }
 
 impl Refused {
@@ -33,6 +45,9 @@ impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Damaged(what) => f.write_str(what),
+            Self::Features(found) => {
+                write!(f, "format features {found:#x}; this version of ringlog knows none")
+            }
             Self::Version(found) => {
                 write!(f, "format version {found}; this version of ringlog knows up to {VERSION}")
             }

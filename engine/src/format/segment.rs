@@ -7,7 +7,7 @@
 use super::bytes::{
     expected_crc, get_log_id, get_u16, get_u32, get_u64, put_u16, put_u32, put_u64, seal_crc,
 };
-use super::{Refused, VERSION};
+use super::{Refused, VERSION, check_format};
 use crate::ids::{Epoch, LogId, Lsn, SegmentId};
 use crate::limits::BLOCK_BYTES;
 
@@ -167,8 +167,6 @@ fn checked_block<'a>(bytes: &'a [u8], magic: u32, what: &str) -> Result<&'a [u8]
     if expected_crc(bytes, CRC_FIELD, 0) != get_u32(bytes, CRC_FIELD) {
         return Refused::damaged(format!("the checksum of a {what} does not fit"));
     }
-    match get_u16(bytes, 8) {
-        VERSION => Ok(bytes),
-        version => Err(Refused::Version(version)),
-    }
+    check_format(get_u16(bytes, 8), get_u32(bytes, 12))?;
+    Ok(bytes)
 }

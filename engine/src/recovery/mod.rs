@@ -86,6 +86,7 @@ impl Identity {
                 found,
                 known: crate::format::VERSION,
             },
+            Refused::Features(found) => OpenError::UnknownFeatures { file: file.to_owned(), found },
             Refused::Damaged(what) => {
                 OpenError::Corrupt(self.corruption(None, file, 0, None, what))
             }

@@ -276,9 +276,9 @@ impl Scan<'_> {
                 "a segment {} of log {}, shard {}",
                 header.segment, header.log, header.shard
             )),
-            Err(Refused::Version(version)) => {
+            Err(refused @ (Refused::Version(_) | Refused::Features(_))) => {
                 self.close(window)?;
-                return Err(identity.refused(name.as_str(), Refused::Version(version)));
+                return Err(identity.refused(name.as_str(), refused));
             }
             Err(Refused::Damaged(what)) => Some(what),
         };
@@ -304,9 +304,9 @@ impl Scan<'_> {
             let blank = block.iter().all(|byte| *byte == 0);
             let (header, chain) = match BatchHeader::decode(block, seed, lsn) {
                 Ok(decoded) => decoded,
-                Err(Refused::Version(version)) => {
+                Err(refused @ (Refused::Version(_) | Refused::Features(_))) => {
                     let file = names::segment(segment);
-                    return Err(self.identity.refused(file.as_str(), Refused::Version(version)));
+                    return Err(self.identity.refused(file.as_str(), refused));
                 }
                 Err(Refused::Damaged(why)) => {
                     let footer = SegmentFooter::decode(block).is_ok();

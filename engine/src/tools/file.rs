@@ -131,7 +131,7 @@ impl SegmentFile<'_> {
                 identity.log, identity.shard, header.segment, header.log, header.shard
             )),
             Err(Refused::Damaged(what)) => Some(what),
-            Err(refused @ Refused::Version(_)) => {
+            Err(refused @ (Refused::Version(_) | Refused::Features(_))) => {
                 return Err(identity.refused(names::segment(segment).as_str(), refused));
             }
         })

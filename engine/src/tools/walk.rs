@@ -287,7 +287,7 @@ impl SegmentFile<'_> {
             Err(error) => return Ok(Place::Nothing(Hole { what: error.to_string(), ..nothing })),
             Ok(block) => match BatchHeader::decode(block, seed, at) {
                 Ok(decoded) => decoded,
-                Err(refused @ Refused::Version(_)) => {
+                Err(refused @ (Refused::Version(_) | Refused::Features(_))) => {
                     return Err(identity.refused(names::segment(segment).as_str(), refused));
                 }
                 Err(Refused::Damaged(what)) => {

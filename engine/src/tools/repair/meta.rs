@@ -8,6 +8,7 @@ use ringlog_disk::{Dir, Disk, FileName, IoKind, Op};
 use super::RepairReport;
 use super::backup::Backup;
 use crate::error::OpenError;
+use crate::format::Refused;
 use crate::format::meta::LogMeta;
 use crate::format::segment::SegmentHeader;
 use crate::ids::LogId;
@@ -108,11 +109,11 @@ impl Votes {
                 }
                 Ok(())
             }
-            Err(refused @ crate::format::Refused::Version(_)) => {
+            Err(refused @ (Refused::Version(_) | Refused::Features(_))) => {
                 let identity = Identity { log: LogId([0; 16]), shard: 0, segment_bytes: 0 };
                 Err(identity.refused(name.as_str(), refused))
             }
-            Err(crate::format::Refused::Damaged(_)) => Ok(()),
+            Err(Refused::Damaged(_)) => Ok(()),
         }
     }
 }
