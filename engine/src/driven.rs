@@ -22,7 +22,7 @@ use crate::receipt::Receipt;
 use crate::recovery::{Identity, ShardRecovery, ask, load, tail};
 use crate::runtime::{Command, Shared, Writer};
 use crate::shard::{Reply, Request, ShardCounts, Time};
-use crate::starting::{Begin, Pools, Ready, open_shard};
+use crate::starting::{Begin, LastWord, Pools, Ready, open_shard};
 use crate::window::pool_for;
 
 /// Which shard of which log a disk holds.
@@ -67,6 +67,8 @@ pub struct DrivenShard<D: Disk> {
     streams: Vec<(StreamId, Arc<str>)>,
     next_stream: u32,
     options: Options,
+    /// Goes last, when the shard has let go of its receipts.
+    _last_word: LastWord,
 }
 
 impl<D: Disk> DrivenShard<D> {
@@ -99,7 +101,18 @@ impl<D: Disk> DrivenShard<D> {
         let (writer, ready) = open_shard(disk, &id, begin, &no_clock)?;
         let Ready { shared, published, recovery, names: streams, next_stream, .. } = ready;
         let options = options.clone();
-        Ok(Self { writer, shared, published, identity, recovery, streams, next_stream, options })
+        let last_word = LastWord(Arc::clone(&shared));
+        Ok(Self {
+            writer,
+            shared,
+            published,
+            identity,
+            recovery,
+            streams,
+            next_stream,
+            options,
+            _last_word: last_word,
+        })
     }
 
     /// What was found and done at the open.
@@ -207,14 +220,6 @@ impl<D: Disk> DrivenShard<D> {
     ) -> Result<Reader, ReadError> {
         let wanted = Wanted { stream, from, end: None, others_may_trim: false };
         Reader::new(disk, self.identity.into(), Arc::clone(&self.published), &wanted)
-    }
-}
-
-impl<D: Disk> Drop for DrivenShard<D> {
-    /// Chunks that are still open know the inbox that holds them; this gives their memory back.
-    fn drop(&mut self) {
-        self.shared.inbox.drain_slots();
-        while self.shared.inbox.pop().is_some() {}
     }
 }
 

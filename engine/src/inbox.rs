@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringlog_disk::{BlockPool, DiskError, Waker, futex};
+use ringlog_disk::{BlockPool, DiskError, DiskErrorKind, Waker, futex};
 
 use crate::chunk::{Chunk, chunk_capacity};
-use crate::error::{AppendError, FullReason};
+use crate::error::{AppendError, FullReason, ReceiptError};
 use crate::format::batch::{FrameKind, Nonce, RUN_BYTES, frame_bytes};
 use crate::ids::{Epoch, LogId, StreamId};
 use crate::limits::SLOTS;
@@ -474,9 +474,10 @@ impl Inbox {
 
     /// The failure that poisoned the shard.
     pub fn failure(&self) -> DiskError {
-        self.failure.get().cloned().unwrap_or_else(|| {
-            DiskError::new(ringlog_disk::DiskErrorKind::Io, "an earlier failure")
-        })
+        self.failure
+            .get()
+            .cloned()
+            .unwrap_or_else(|| DiskError::new(DiskErrorKind::Io, "an earlier failure"))
     }
 
     /// Whether it takes records now.
@@ -496,6 +497,19 @@ impl Inbox {
             let mut state = self.lock(slot);
             self.hand_over(slot, &mut state);
         }
+    }
+
+    /// The writer is gone. After a close nothing is left to do; after a failure of the writer
+    /// itself, whoever waits is told, and nothing more is taken.
+    pub fn abandon(&self) {
+        if self.admission() != Admission::Closed {
+            self.poison(DiskError::new(DiskErrorKind::Io, "the writer ended unexpectedly"));
+        }
+        self.drain_slots();
+        while let Some(chunk) = self.pop() {
+            chunk.ticket.fail(ReceiptError::Closed);
+        }
+        self.ring_bell(u32::MAX);
     }
 
     /// What producers have done so far.

@@ -29,7 +29,7 @@ use crate::published::Published;
 use crate::recovery::{Identity, ShardRecovery, load, resume, tail};
 use crate::runtime::{Shared, Writer};
 use crate::shard::{Request, Shard, ShardConfig};
-use crate::window::{holds_any_batch, pool_for};
+use crate::window::pool_for;
 
 /// Size of the blocks in which small chunks are copied together.
 const BATCH_BLOCK_BYTES: usize = 256 << 10;
@@ -178,15 +178,26 @@ impl Opening {
     }
 }
 
+/// Leaves nobody waiting when a writer ends, whatever ended it.
+pub(crate) struct LastWord(pub(crate) Arc<Shared>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.inbox.abandon();
+    }
+}
+
 impl Task {
     /// The whole life of a writer thread. The ring must be made on the thread that drives it.
     fn run(self) {
         let ready = self.ready.clone();
         match self.prepare() {
             Ok(Some((writer, told))) => {
+                let last_word = LastWord(Arc::clone(&writer.shared));
                 if ready.send(Ok(told)).is_ok() {
                     writer.run(&Clock::new());
                 }
+                drop(last_word);
             }
             Ok(None) => {} // another shard is not sound
             Err(error) => {
@@ -223,7 +234,7 @@ impl Task {
             segment_bytes: self.meta.segment_bytes,
         };
         let measure = || start.elapsed();
-        let scanned = scan_shard(&mut disk, &identity, &pools, &measure)?;
+        let scanned = scan_shard(&mut disk, &identity, &measure)?;
         let may_change = self.sound.send(()).is_ok() && self.go.recv().is_ok();
         if !may_change {
             return Ok(None);
@@ -241,7 +252,7 @@ pub(crate) fn open_shard<D: Disk>(
     begin: Begin<'_>,
     measure: &dyn Fn() -> Duration,
 ) -> Result<(Writer<D>, Ready), OpenError> {
-    let scanned = scan_shard(&mut disk, identity, &begin.pools, measure)?;
+    let scanned = scan_shard(&mut disk, identity, measure)?;
     start_shard(disk, identity, scanned, begin, measure)
 }
 
@@ -265,14 +276,10 @@ struct Scanned {
 fn scan_shard(
     disk: &mut dyn Disk,
     identity: &Identity,
-    pools: &Pools,
     measure: &dyn Fn() -> Duration,
 ) -> Result<Scanned, OpenError> {
     let (manifest, streams) = load(disk, identity)?;
-    let scan_pool = match holds_any_batch(&pools.large) {
-        true => pools.large.clone(), // nothing else needs it yet, and it is registered
-        false => pool_for(identity.segment_bytes)?,
-    };
+    let scan_pool = pool_for(identity.segment_bytes)?;
     let scan_began = measure();
     let tail = tail::scan(disk, identity, &manifest, streams, &scan_pool)?;
     let scan_time = measure().saturating_sub(scan_began);

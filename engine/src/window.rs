@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use ringlog_disk::{
-    Block, BlockPool, Completion, Disk, DiskError, DiskErrorKind, Done, FileId, Op, Tag, Wait,
+    Block, BlockPool, Completion, Disk, DiskError, DiskErrorKind, Done, FileId, Op, Tag, Wait, run,
 };
 
 use crate::limits::BATCH_BYTES_MAX;
@@ -21,14 +21,6 @@ const _: () = assert!(BATCH_BYTES_MAX <= (PIECES_MAX as usize - 1) * PIECE_BYTES
 pub(crate) fn pool_for(segment_bytes: u64) -> Result<BlockPool, DiskError> {
     let pieces = segment_bytes.div_ceil(PIECE_BYTES as u64).saturating_add(1).min(PIECES_MAX);
     BlockPool::new(pieces as u32, PIECE_BYTES)
-}
-
-const MIB: u64 = 1 << 20;
-
-/// Whether a window over blocks of this pool can hold the largest batch.
-pub(crate) fn holds_any_batch(pool: &BlockPool) -> bool {
-    let piece_bytes = pool.block_bytes() / MIB as usize * MIB as usize;
-    (pool.count() as usize - 1) * piece_bytes >= BATCH_BYTES_MAX
 }
 
 /// A window that moves forward over one file.
@@ -59,12 +51,9 @@ struct Piece {
 impl Window {
     /// A window over a file of `file_bytes`, reading ahead as many blocks as the pool has.
     pub(crate) fn new(pool: BlockPool, file: FileId, file_bytes: u64) -> Self {
-        // A block is taken as a whole, or as whole megabytes.
-        let whole = pool.block_bytes() as u64;
-        let piece_bytes = if whole > MIB { whole / MIB * MIB } else { whole };
         Self {
+            piece_bytes: pool.block_bytes() as u64,
             pool,
-            piece_bytes,
             file,
             file_bytes,
             pieces: VecDeque::new(),
@@ -110,6 +99,29 @@ impl Window {
         self.read_ahead(disk);
         self.wait_for(disk, end)?;
         self.slice(offset, len)
+    }
+
+    /// The same for a look that nothing else may follow: reads no more than is asked for. `offset`
+    /// and `len` are multiples of a block, and `len` is no longer than a piece.
+    pub(crate) fn peek(
+        &mut self,
+        disk: &mut dyn Disk,
+        offset: u64,
+        len: usize,
+    ) -> Result<&[u8], DiskError> {
+        let free = if self.pieces.is_empty() { self.pool.take() } else { None };
+        let Some(block) = free else { return self.get(disk, offset, len) };
+        let done = run(disk, Op::Read { file: self.file, offset, block, len });
+        let read = match done.result? {
+            Done::Read(read) => read,
+            _ => 0,
+        };
+        self.bytes_read += read as u64;
+        self.scratch.clear();
+        if let Some(slice) = done.slices.first() {
+            self.scratch.extend_from_slice(&slice.block[..read]);
+        }
+        Ok(&self.scratch)
     }
 
     /// More than the front will be wanted: from now on reads as far ahead as there are blocks.

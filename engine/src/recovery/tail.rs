@@ -261,7 +261,7 @@ impl Scan<'_> {
             Err(error) => return Err(error.into()),
         };
         let mut window = Window::new(self.pool.clone(), SCAN_FILE, bytes);
-        let header = SegmentHeader::decode(window.get(self.disk, 0, BLOCK_BYTES)?);
+        let header = SegmentHeader::decode(window.peek(self.disk, 0, BLOCK_BYTES)?);
         let wrong = match header {
             Ok(header)
                 if header.log == identity.log
@@ -378,7 +378,7 @@ impl Scan<'_> {
         window: &mut Window,
     ) -> Result<Option<BatchHeader>, OpenError> {
         let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
-        let block = window.get(self.disk, SEGMENT_HEADER_BYTES, BLOCK_BYTES)?;
+        let block = window.peek(self.disk, SEGMENT_HEADER_BYTES, BLOCK_BYTES)?;
         let Some(lsn) = block.get(8..16) else { return Ok(None) };
         let lsn = Lsn(crate::format::bytes::get_u64(lsn, 0));
         let header = BatchHeader::decode(block, seed, lsn).ok().map(|(header, _)| header);

@@ -508,3 +508,15 @@ impl Shard {
         matches!(error.kind, DiskErrorKind::NoSpace | DiskErrorKind::Limit)
     }
 }
+
+impl Drop for Shard {
+    /// Nobody waits for a shard that is gone. After a close there is nobody.
+    fn drop(&mut self) {
+        let committed = self.commits.drain(..).flat_map(|commit| commit.tickets);
+        let waiting = committed.map(|(ticket, _)| ticket);
+        let pending = self.pending.drain(..).map(|chunk| Arc::clone(&chunk.ticket));
+        for ticket in waiting.chain(pending) {
+            ticket.fail(ReceiptError::Closed);
+        }
+    }
+}

@@ -67,3 +67,20 @@ fn a_failed_flush() {
         fails(Class::Flush, landed);
     }
 }
+
+#[test]
+fn nobody_waits_for_a_shard_that_is_gone() {
+    let mut shard = open(&world(), SyncPolicy::EveryCommit);
+    shard.watch.hold(true);
+    // One in flight, one placed behind it, one still with its producer.
+    let mut receipts = vec![shard.append(b"a", Durability::Synced).unwrap()];
+    shard.turn();
+    receipts.push(shard.append(b"b", Durability::Synced).unwrap());
+    shard.turn();
+    receipts.push(shard.append(b"c", Durability::Memory).unwrap());
+    assert!(receipts[..2].iter_mut().all(|receipt| poll(receipt).is_none()));
+    drop(shard);
+    for receipt in receipts {
+        assert!(receipt.wait().is_err());
+    }
+}
