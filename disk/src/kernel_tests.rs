@@ -4,6 +4,7 @@
 
 #![cfg(not(miri))]
 
+use crate::disk_tests::skipped;
 use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -70,7 +71,7 @@ fn each_disk(dir: &Dir, pool: &BlockPool, mut check: impl FnMut(&mut AnyDisk, &s
                 DiskOptions { pools: vec![pool.clone()], primitive, ..DiskOptions::default() };
             match open(dir, None, kind, &options) {
                 Ok(mut disk) => check(&mut disk, &format!("{kind:?} {primitive:?}")),
-                Err(error) if kind == IoKind::Uring => println!("skipped: io_uring: {error}"),
+                Err(error) if kind == IoKind::Uring => skipped(format_args!("io_uring: {error}")),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -257,7 +258,7 @@ fn a_refused_ring_leads_to_blocking_calls_and_a_note() {
     let set =
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     if set != 0 {
-        println!("skipped: no seccomp here");
+        skipped(format_args!("no seccomp here"));
         return;
     }
     let (_home, dir) = home();
@@ -297,7 +298,7 @@ fn a_memory_lock_limit_is_noted_and_survived() {
     let mut disk = match open(&dir, None, IoKind::Uring, &options) {
         Ok(disk) => disk,
         Err(error) => {
-            println!("skipped: io_uring: {error}");
+            skipped(format_args!("io_uring: {error}"));
             return;
         }
     };
@@ -462,7 +463,7 @@ fn links_and_special_files_are_refused() {
 fn a_full_disk_is_told_and_leaves_no_file() {
     let shm = Path::new("/dev/shm");
     if !shm.is_dir() {
-        println!("skipped: a_full_disk_is_told_and_leaves_no_file: no /dev/shm");
+        skipped(format_args!("a_full_disk_is_told_and_leaves_no_file: no /dev/shm"));
         return;
     }
     let home = TempDir::new_in(shm).unwrap();
@@ -484,7 +485,7 @@ fn a_write_to_a_full_disk_is_told() {
     }
     let home = TempDir::new().unwrap();
     if !small_file_system(home.path()) {
-        println!("skipped: a_write_to_a_full_disk_is_told: needs root to mount a file system");
+        skipped(format_args!("a_write_to_a_full_disk_is_told: needs root to mount a file system"));
         return;
     }
     let dir = Dir::open(home.path()).unwrap();
@@ -595,12 +596,12 @@ fn blocks_of_any_pool_can_be_written() {
 fn device_counters_move_with_writes_where_they_exist() {
     let (_home, dir) = home();
     let Some(before) = crate::block_device_stats(&dir) else {
-        println!("skipped: no single block device below the temporary directory");
+        skipped(format_args!("no single block device below the temporary directory"));
         return;
     };
     let mut disk = open(&dir, None, IoKind::Auto, &DiskOptions::default()).unwrap();
     if !disk.facts().direct {
-        println!("skipped: writes are buffered");
+        skipped(format_args!("writes are buffered"));
         return;
     }
     run(&mut disk, Op::Create { file: FileId(0), name: name("file"), bytes: 1 << 20 })
