@@ -82,6 +82,24 @@ fn a_full_disk_refuses_keeps_what_is_acknowledged_and_goes_on_by_itself() {
 }
 
 #[test]
+fn a_full_disk_can_be_freed_by_trimming() {
+    let Some(disk) = Mounted::new(8) else {
+        skipped(format_args!("a_full_disk_can_be_freed…: no right to mount a tmpfs"));
+        return;
+    };
+    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let log = Log::open(disk.0.path().join("log"), Options { format, ..Options::default() });
+    let log = log.unwrap();
+    let stream = log.stream("s").unwrap();
+    let record = vec![5; 50_000];
+    while stream.append(&record).map(|receipt| receipt.wait()).is_ok() {}
+    assert!(log.trim(1).unwrap().segments > 0);
+    let receipt = stream.append_within(&record, Durability::Synced, Duration::from_secs(30));
+    receipt.unwrap().wait().unwrap();
+    log.close().unwrap();
+}
+
+#[test]
 fn a_full_disk_closes_without_waiting_for_ever() {
     let Some(disk) = Mounted::new(6) else {
         skipped(format_args!("a_full_disk_closes…: no right to mount a tmpfs"));
