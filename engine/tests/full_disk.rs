@@ -100,6 +100,43 @@ fn a_full_disk_can_be_freed_by_trimming() {
 }
 
 #[test]
+fn what_waits_in_memory_for_room_holds_up_neither_a_flush_nor_a_trim() {
+    let Some(disk) = Mounted::new(8) else {
+        skipped(format_args!("what_waits_in_memory…: no right to mount a tmpfs"));
+        return;
+    };
+    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let log = Log::open(disk.0.path().join("log"), Options { format, ..Options::default() });
+    let log = log.unwrap();
+    let stream = log.stream("s").unwrap();
+    let record = vec![5; 200_000];
+    let mut taken = 0;
+    loop {
+        match stream.append_with(&record, Durability::Memory) {
+            Ok(receipt) => {
+                drop(receipt);
+                taken += 1;
+            }
+            Err(AppendError::Full { reason: FullReason::Memory }) => std::thread::yield_now(),
+            Err(_) => break,
+        }
+    }
+    assert_eq!(log.flush().err(), Some(ringlog::LogError::DiskFull));
+    assert!(log.trim(1).unwrap().segments > 0);
+    disk.grow(128); // more waits in memory than the trim made room for
+    let begun = Instant::now();
+    while log.flush().is_err() {
+        // What found no room goes on by itself; until then it is said again.
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::thread::yield_now();
+    }
+    let receipt = stream.append_within(&record, Durability::Synced, Duration::from_secs(30));
+    // Everything that was taken has its place before this one: nothing was given up.
+    assert_eq!(receipt.unwrap().wait().unwrap().offset.0, taken);
+    log.close().unwrap();
+}
+
+#[test]
 fn a_full_disk_closes_without_waiting_for_ever() {
     let Some(disk) = Mounted::new(6) else {
         skipped(format_args!("a_full_disk_closes…: no right to mount a tmpfs"));

@@ -47,6 +47,7 @@ impl Shard {
         let room = self.room_for(stored_bytes(first))?;
         let before = self.staged;
         let draft = self.fill(room, now)?;
+        self.no_room = false;
         self.counts.commits += 1;
         self.counts.batches += draft.batches;
         self.counts.bytes_written += draft.bytes as u64;
@@ -82,20 +83,23 @@ impl Shard {
             }
             if self.rotation.open.is_some() {
                 if !self.sealing_has_room() || !self.rotation.has_next() {
-                    if self.rotation.is_disk_full() {
-                        self.refuse_unplaced(false);
-                    }
-                    return None;
+                    return self.note_no_room();
                 }
                 self.seal_open_segment();
             }
             if !self.open_next_segment() {
-                if self.rotation.is_disk_full() {
-                    self.refuse_unplaced(false);
-                }
-                return None;
+                return self.note_no_room();
             }
         }
+    }
+
+    /// There is no segment for what waits: for the moment, or because the disk is full.
+    fn note_no_room(&mut self) -> Option<usize> {
+        if self.rotation.is_disk_full() && !self.rotation.has_next() {
+            self.refuse_unplaced(self.is_closing());
+            self.no_room = !self.pending.is_empty();
+        }
+        None
     }
 
     fn fill(&mut self, room: usize, now: Time) -> Option<Draft> {

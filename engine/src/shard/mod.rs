@@ -209,6 +209,8 @@ pub struct Shard {
     // Outside world.
     waiting: Vec<Waiting>,
     poison: Option<DiskError>,
+    /// What waits for its place finds no room on the disk.
+    no_room: bool,
     /// Records that were acknowledged at `Memory` found no room before the end.
     gave_up: bool,
     acks: Vec<(Arc<Ticket>, Level)>,
@@ -256,6 +258,7 @@ impl Shard {
             segments_changed: true,
             waiting: Vec::new(),
             poison: None,
+            no_room: false,
             gave_up: false,
             acks: Vec::new(),
             failures: Vec::new(),

@@ -49,17 +49,20 @@ pub(super) struct Waiting {
 }
 
 impl Shard {
+    /// Whether the end has been asked for: then nobody waits for room any more.
+    pub(super) fn is_closing(&self) -> bool {
+        self.waiting.iter().any(|one| one.request == Request::Close)
+    }
+
     pub(super) fn settle_requests(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
-        let closing = self.waiting.iter().any(|one| one.request == Request::Close);
-        if closing && self.is_disk_full() {
-            self.refuse_unplaced(true); // nobody waits for room any more
-        }
         let mut waiting = std::mem::take(&mut self.waiting);
         for one in &mut waiting {
-            if one.target.is_none() && self.placed_chunks >= one.after_chunks {
+            // A trim may be what makes room for the chunks before it.
+            let trims = matches!(one.request, Request::Trim { .. });
+            if one.target.is_none() && (trims || self.placed_chunks >= one.after_chunks) {
                 one.target = Some(self.staged);
                 match one.request {
                     Request::Flush => self.sync_wanted = self.staged,
@@ -73,7 +76,14 @@ impl Shard {
             }
         }
         waiting.retain(|one| {
-            let Some(target) = one.target else { return true };
+            let Some(target) = one.target else {
+                // What came before it finds no room, and a close gives that up.
+                let refused = self.no_room && one.request != Request::Close;
+                if refused {
+                    self.replies.push((one.id, Reply::DiskFull));
+                }
+                return !refused;
+            };
             let reply = match one.request {
                 Request::Flush => (self.durable >= target).then_some(Reply::Done),
                 Request::Rotate => self.rotation.is_sealed_to(target).then_some(Reply::Done),
