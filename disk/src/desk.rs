@@ -194,6 +194,7 @@ impl Desk {
             Op::Rename { from, to } => (Then::Nothing, Job::Rename { from, to }),
             Op::Remove { name } => (Then::Nothing, Job::Remove { name }),
             Op::Replace { name, content } => (Then::Nothing, Job::Replace { name, content }),
+            Op::Store { name, content } => (Then::Nothing, Job::Store { name, content }),
             Op::Load { name, limit_bytes } => (Then::Nothing, Job::Load { name, limit_bytes }),
             Op::SyncDir => (Then::Nothing, Job::SyncDir),
             Op::List => (Then::Nothing, Job::List),

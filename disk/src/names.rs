@@ -53,6 +53,7 @@ pub(crate) enum Job {
     Rename { from: FileName, to: FileName },
     Remove { name: FileName },
     Replace { name: FileName, content: Vec<u8> },
+    Store { name: FileName, content: Vec<u8> },
     Load { name: FileName, limit_bytes: u64 },
     SyncDir,
     List,
@@ -106,7 +107,11 @@ impl Runner {
                 Done::Named
             }
             Job::Replace { name, content } => {
-                self.replace(&name, &content)?;
+                self.replace(&name, &content, true)?;
+                Done::Named
+            }
+            Job::Store { name, content } => {
+                self.replace(&name, &content, false)?;
                 Done::Named
             }
             Job::Load { name, limit_bytes } => Done::Loaded(self.load(&name, limit_bytes)?),
@@ -242,8 +247,8 @@ impl Runner {
         Ok(())
     }
 
-    fn replace(&self, name: &FileName, content: &[u8]) -> Result<(), DiskError> {
-        let doing = format!("replace {name}");
+    fn replace(&self, name: &FileName, content: &[u8], durably: bool) -> Result<(), DiskError> {
+        let doing = format!("{} {name}", if durably { "replace" } else { "store" });
         let failed = |errno| DiskError::from_errno(errno, doing.as_str());
         let Some(beside) = FileName::new(format!("{name}.tmp")) else {
             return Err(DiskError::new(
@@ -258,13 +263,13 @@ impl Runner {
         }
         let file = self.new_file(&beside, libc::O_WRONLY).map_err(failed)?;
         let moved = write_all(&file, content)
-            .and_then(|()| sys::sync_all(file.as_fd()))
+            .and_then(|()| if durably { sys::sync_all(file.as_fd()) } else { Ok(()) })
             .and_then(|()| sys::rename_at(self.dir.as_fd(), &beside, &c_name(name)));
         if let Err(errno) = moved {
             let _ = sys::unlink_at(self.dir.as_fd(), &beside);
             return Err(failed(errno));
         }
-        self.dir.sync()
+        if durably { self.dir.sync() } else { Ok(()) }
     }
 
     fn load(&self, name: &FileName, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {

@@ -156,6 +156,16 @@ pub enum Op {
         /// The whole new content.
         content: Vec<u8>,
     },
+    /// Replaces the content of a small file as `Replace` does, but flushes nothing: who reads it
+    /// sees the old content or the new one, whole, but after a crash it may be missing, old, empty
+    /// or torn. For what is derived from other files and checked before it is believed.
+    /// Completes with [`Done::Named`].
+    Store {
+        /// Its name.
+        name: FileName,
+        /// The whole new content.
+        content: Vec<u8>,
+    },
     /// Reads the whole of a small file. Completes with [`Done::Loaded`].
     Load {
         /// Its name.

@@ -194,6 +194,7 @@ checks! {
     an_unknown_file_is_an_error,
     a_misaligned_operation_is_an_error,
     replace_takes_the_place_of_the_old,
+    store_takes_the_place_of_the_old,
     replace_can_be_repeated_and_empty,
     load_refuses_a_longer_file,
     rename_replaces,
@@ -442,6 +443,16 @@ fn load(r: &mut Rig, text: &str) -> Vec<u8> {
         Done::Loaded(content) => content,
         other => panic!("load: {other:?}"),
     }
+}
+
+fn store_takes_the_place_of_the_old(r: &mut Rig) {
+    let store = |content: &[u8]| Op::Store { name: name("index"), content: content.to_vec() };
+    assert_eq!(r.good(store(b"one")), Done::Named);
+    assert_eq!(load(r, "index"), b"one");
+    assert_eq!(r.good(store(b"a longer one")), Done::Named);
+    assert_eq!(load(r, "index"), b"a longer one");
+    assert_eq!(r.good(store(b"")), Done::Named);
+    assert_eq!(load(r, "index"), b"");
 }
 
 fn replace_takes_the_place_of_the_old(r: &mut Rig) {

@@ -30,6 +30,8 @@ pub enum Class {
     Remove,
     /// `Replace`.
     Replace,
+    /// `Store`.
+    Store,
     /// `SyncDir`.
     SyncDir,
     /// `List`.
@@ -38,7 +40,7 @@ pub enum Class {
 
 impl Class {
     /// All of them, for sweeps.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Write,
         Self::Flush,
         Self::Read,
@@ -48,6 +50,7 @@ impl Class {
         Self::Rename,
         Self::Remove,
         Self::Replace,
+        Self::Store,
         Self::SyncDir,
         Self::List,
     ];

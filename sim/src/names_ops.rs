@@ -18,6 +18,7 @@ pub(crate) enum NameOp {
     Rename { from: FileName, to: FileName },
     Remove { name: FileName },
     Replace { name: FileName, content: Vec<u8> },
+    Store { name: FileName, content: Vec<u8> },
     Load { name: FileName, limit_bytes: u64 },
     SyncDir,
     List,
@@ -86,6 +87,7 @@ impl World {
             NameOp::Rename { from, to } => self.rename(&from, &to),
             NameOp::Remove { name } => self.remove(&name),
             NameOp::Replace { name, content } => self.replace(&name, &content),
+            NameOp::Store { name, content } => self.store(name, content),
             NameOp::Load { name, limit_bytes } => self.load(&name, limit_bytes),
             NameOp::SyncDir => self.sync_dir(),
             NameOp::List => self.list(),
@@ -212,6 +214,34 @@ impl World {
                 self.forget_unused();
                 Ok(Done::Named)
             }
+        }
+    }
+
+    /// What is stored sits in the cache until the next power cut, and so does its name.
+    fn store(&mut self, name: FileName, content: Vec<u8>) -> Result<Done, DiskError> {
+        self.stats.stores += 1;
+        self.trace.mix_bytes(&content);
+        self.trace.event("store", name.as_str(), &[content.len() as u64]);
+        let doing = format!("store {name}");
+        let fault = self.fault(Class::Store, Some(&name), &doing);
+        if let Err((error, Landed::Nothing)) = fault {
+            return Err(error);
+        }
+        self.reserve(content.len() as u64, &doing)?;
+        self.link_cached(name, content);
+        fault.map_or_else(|(error, _)| Err(error), |_| Ok(Done::Named))
+    }
+
+    /// A new file whose content no flush has covered.
+    pub(crate) fn link_cached(&mut self, name: FileName, content: Vec<u8>) {
+        let inode = self.link_new(name, Content::zeros(content.len() as u64));
+        if !content.is_empty() {
+            let write = self.fresh_number();
+            self.completions += 1;
+            let now = self.completions;
+            let file = self.inode(inode);
+            file.begin_write(write, 0, content);
+            file.complete_write(write, now);
         }
     }
 

@@ -153,6 +153,13 @@ impl World {
                     self.others += 1;
                 }
             }
+            NameOp::Store { name, content } => {
+                if rng.coin() {
+                    self.link_cached(name, content);
+                } else {
+                    self.others += 1;
+                }
+            }
             _ => {}
         }
     }

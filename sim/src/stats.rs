@@ -31,6 +31,8 @@ pub struct SimStats {
     pub removes: u64,
     /// Small files replaced.
     pub replaces: u64,
+    /// Small files stored without a flush.
+    pub stores: u64,
     /// Small files loaded.
     pub loads: u64,
     /// Directory syncs.

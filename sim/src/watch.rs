@@ -258,6 +258,12 @@ impl State {
             Op::Rename { from, to } => self.name_op("rename", &[from, to], NameDone::Appeared),
             Op::Remove { name } => self.name_op("remove", &[name], NameDone::Nothing),
             Op::Replace { name, .. } => self.name_op("replace", &[name], NameDone::Nothing),
+            Op::Store { name, .. } => {
+                if !name.as_str().ends_with(".idx") {
+                    self.broken(format!("{name} is stored without a flush"));
+                }
+                self.name_op("store", &[name], NameDone::Nothing)
+            }
             Op::SyncDir => self.name_op("sync directory", &[], NameDone::DirSynced),
             Op::Load { name, .. } => self.name_op("load", &[name], NameDone::Nothing),
             Op::Close { file } => {

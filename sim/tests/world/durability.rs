@@ -176,6 +176,26 @@ fn a_replaced_file_is_durable_when_it_completed_and_whole_in_between() {
 }
 
 #[test]
+fn what_is_stored_is_seen_whole_but_may_be_lost_or_torn() {
+    let (world, mut process) = one_file(1);
+    let store = |fill: u8| Op::Store { name: name("m"), content: vec![fill; 2 * KIB4] };
+    assert_eq!(process.run(store(1)), Ok(Done::Named));
+    assert_eq!(process.run(Op::SyncDir), Ok(Done::Named));
+    assert_eq!(fills(&world.read("m")), [1, 1]);
+    let mut torn = BTreeSet::new();
+    for seed in 0..60 {
+        let fork = world.fork();
+        fork.crash(&Crash { seed, ..Crash::seeded(seed) });
+        let read = fork.read("m");
+        torn.insert((read.contains(&0), read.contains(&1)));
+    }
+    assert_eq!(torn.len(), 3, "whole, empty and torn: {torn:?}");
+    assert_eq!(process.run(store(2)), Ok(Done::Named));
+    world.crash(&Crash::losing_all());
+    assert!(!world.read("m").contains(&2), "a name that nothing made durable");
+}
+
+#[test]
 fn a_replace_makes_no_other_name_durable() {
     let (world, mut process) = one_file(1);
     process.create(B, "b", KIB4 as u64);
