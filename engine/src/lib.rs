@@ -31,6 +31,7 @@ mod error;
 pub mod format;
 mod ids;
 mod inbox;
+mod index;
 pub mod limits;
 mod log;
 mod names;
@@ -53,7 +54,7 @@ pub use error::{
 };
 pub use ids::{Epoch, LogId, Lsn, Offset, Position, SegmentId, StreamId};
 pub use log::{Log, Stream, StreamInfo};
-pub use options::{Durability, Format, Options, RecoveryMode, SyncPolicy};
+pub use options::{Durability, Format, Options, RecoveryMode, Retention, SyncPolicy};
 pub use reader::{Reader, Record};
 pub use receipt::Receipt;
 pub use recovery::ShardRecovery;

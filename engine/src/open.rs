@@ -293,7 +293,8 @@ fn open_for_reading(
         if segments.iter().all(|known| known.segment != *segment) {
             let chain_before = tail.proven_chain;
             let (segment, base_lsn) = (*segment, *base_lsn);
-            segments.push(Arc::new(SegmentRef { segment, base_lsn, chain_before }));
+            let known = SegmentRef::new(segment, base_lsn, chain_before, Arc::default());
+            segments.push(Arc::new(known));
         }
     }
     let published = Arc::new(Published::default());

@@ -119,6 +119,29 @@ pub struct Options {
     pub commit_bytes: usize,
     /// How long a commit waits for company when the disk is free, up to 1 s. Default: not at all.
     pub linger: Duration,
+    /// What is kept, beside what is wanted by hand. Default: everything.
+    pub retention: Retention,
+    /// A segment is sealed when its first record is this old, 1 s or more. Default: only when it
+    /// is full.
+    pub rotate_after: Option<Duration>,
+    /// Memory for indexes of sealed segments that readers have used, per shard, in bytes: 64 KiB
+    /// to 4 GiB. Default 32 MiB.
+    pub index_cache_bytes: usize,
+    /// Memory for the newest batches, kept for followers while there are any, per shard, in bytes:
+    /// 64 KiB to 1 GiB. Default 4 MiB.
+    pub tail_bytes: usize,
+}
+
+/// How much of a log is kept. Whole sealed segments go, oldest first, as soon as one of the bounds
+/// is passed; the open segment stays. Each shard keeps to these bounds by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Bytes of segment files of a shard, at most. `None`: any number.
+    pub max_bytes: Option<u64>,
+    /// A segment goes when its last record is older than this. `None`: never.
+    pub max_age: Option<Duration>,
+    /// Sealed segments of a shard, at most. `None`: any number.
+    pub max_segments: Option<u64>,
 }
 
 impl Default for Options {
@@ -138,6 +161,10 @@ impl Default for Options {
             commits_in_flight: 2,
             commit_bytes: 2 << 20,
             linger: Duration::ZERO,
+            retention: Retention::default(),
+            rotate_after: None,
+            index_cache_bytes: 32 << 20,
+            tail_bytes: 4 << 20,
         }
     }
 }

@@ -193,8 +193,8 @@ pub(crate) fn load_manifest(
 /// What a validated batch changes in the streams of its shard.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    /// Streams with the offset behind their last record in the batch.
-    pub(crate) moved: Vec<(StreamId, Offset)>,
+    /// Consecutive records of one stream: the stream, the first offset, how many.
+    pub(crate) runs: Vec<(StreamId, Offset, u32)>,
     pub(crate) created: Vec<(StreamId, std::sync::Arc<str>)>,
     pub(crate) records: u64,
 }
@@ -204,8 +204,8 @@ impl Effects {
         for (stream, name) in self.created {
             streams.created(stream, name);
         }
-        for (stream, next) in self.moved {
-            streams.found(stream, next);
+        for (stream, first, records) in self.runs {
+            streams.found(stream, Offset(first.0.saturating_add(u64::from(records))));
         }
     }
 }
@@ -223,10 +223,14 @@ pub(crate) fn read_effects(
             bad.get_or_insert("a stream number that is too large");
         }
         effects.records += u64::from(frame.stream != StreamId::CATALOGUE);
-        let next = Offset(frame.offset.0.saturating_add(1));
-        match effects.moved.last_mut() {
-            Some(last) if last.0 == frame.stream => last.1 = next,
-            _ => effects.moved.push((frame.stream, next)),
+        match effects.runs.last_mut() {
+            Some((stream, first, records))
+                if *stream == frame.stream
+                    && first.0.checked_add(u64::from(*records)) == Some(frame.offset.0) =>
+            {
+                *records += 1;
+            }
+            _ => effects.runs.push((frame.stream, frame.offset, 1)),
         }
         if frame.kind == FrameKind::CreateStream {
             let start = frame.payload_start as usize;

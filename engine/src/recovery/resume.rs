@@ -339,7 +339,8 @@ impl Resume<'_> {
     fn open_for_writing(&mut self, part: &Part) -> Result<OpenSegment, DiskError> {
         let file = FileId(0);
         ask(self.disk, Op::Open { file, name: names::segment(part.segment), write: true })?;
-        Ok(OpenSegment { segment: part.segment, file, so_far: part.so_far })
+        let postings = Arc::clone(&part.postings);
+        Ok(OpenSegment { segment: part.segment, file, postings, so_far: part.so_far })
     }
 
     fn open_prepared(
@@ -396,16 +397,19 @@ impl Resume<'_> {
 /// The segments that hold batches, as readers know them: the sealed ones, and `open` ones.
 pub(crate) fn segment_refs(manifest: &Manifest, open: &[Part]) -> Vec<Arc<SegmentRef>> {
     let sealed = manifest.segments.iter().filter_map(|entry| match entry.state {
-        SegmentState::Sealed { sealed, .. } => Some((entry.segment, sealed)),
+        SegmentState::Sealed { sealed, .. } => {
+            let (base, chain) = (sealed.base_lsn, sealed.chain_before);
+            let known = SegmentRef::new(entry.segment, base, chain, Arc::default());
+            let _ = known.sealed.set(sealed); // it is new: nothing was set before
+            Some(known)
+        }
         SegmentState::Unsealed => None,
     });
-    let open = open.iter().map(|part| (part.segment, part.so_far));
-    let refs = sealed.chain(open).map(|(segment, so_far)| SegmentRef {
-        segment,
-        base_lsn: so_far.base_lsn,
-        chain_before: so_far.chain_before,
+    let open = open.iter().map(|part| {
+        let (base, chain) = (part.so_far.base_lsn, part.so_far.chain_before);
+        SegmentRef::new(part.segment, base, chain, Arc::clone(&part.postings))
     });
-    refs.map(Arc::new).collect()
+    sealed.chain(open).map(Arc::new).collect()
 }
 
 fn out_of_blocks() -> OpenError {
@@ -422,7 +426,7 @@ fn new_part(segment: SegmentId, lsn: Lsn, chain: u32) -> Part {
         first_ns: 0,
         last_ns: 0,
     };
-    Part { segment, so_far }
+    Part { segment, so_far, postings: Arc::default() }
 }
 
 fn note_batch(
@@ -432,13 +436,6 @@ fn note_batch(
     effects: Effects,
     streams: &mut Streams,
 ) {
+    part.add(header, chain, &effects);
     effects.apply(streams);
-    let so_far = &mut part.so_far;
-    if so_far.base_lsn == so_far.end_lsn {
-        so_far.first_ns = header.timestamp_ns;
-    }
-    so_far.end_lsn = header.end();
-    so_far.chain_end = chain;
-    so_far.records += u64::from(header.frames);
-    so_far.last_ns = header.timestamp_ns;
 }

@@ -1,6 +1,7 @@
 //! Reading the unsealed segments: where the log ends, and how much of it is proven durable.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ringlog_disk::{BlockPool, Disk, DiskErrorKind, Done, FileId, Op};
 
@@ -13,6 +14,7 @@ use crate::format::catalogue::CatalogueEntry;
 use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, Sealed, SegmentFooter, SegmentHeader};
 use crate::ids::{Lsn, SegmentId};
+use crate::index::Postings;
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::shard::Streams;
@@ -26,6 +28,26 @@ pub(crate) const SCAN_FILE: FileId = FileId(FileId::LIMIT - 1);
 pub(crate) struct Part {
     pub(crate) segment: SegmentId,
     pub(crate) so_far: Sealed,
+    /// Where the records lie in it.
+    pub(crate) postings: Arc<Postings>,
+}
+
+impl Part {
+    /// A batch was found behind those that are known.
+    pub(crate) fn add(&mut self, header: &BatchHeader, chain: u32, effects: &Effects) {
+        let so_far = &mut self.so_far;
+        if so_far.base_lsn == so_far.end_lsn {
+            so_far.first_ns = header.timestamp_ns;
+        }
+        so_far.end_lsn = header.end();
+        so_far.chain_end = chain;
+        so_far.records += u64::from(header.frames);
+        so_far.last_ns = header.timestamp_ns;
+        let block = (header.lsn.0 - so_far.base_lsn.0) / BLOCK_BYTES as u64;
+        let blocks = header.stored_bytes / BLOCK_BYTES as u32;
+        let runs = effects.runs.iter().copied();
+        self.postings.add_batch(block as u32, blocks, header.timestamp_ns, runs);
+    }
 }
 
 /// A batch behind the proven end.
@@ -459,15 +481,13 @@ pub(crate) fn take_proven(tail: &mut Tail, batch: Unproven) {
                 first_ns: header.timestamp_ns,
                 last_ns: header.timestamp_ns,
             },
+            postings: Arc::default(),
         });
     }
-    effects.apply(&mut tail.streams);
     if let Some(part) = tail.proven_parts.last_mut() {
-        part.so_far.end_lsn = header.end();
-        part.so_far.chain_end = chain;
-        part.so_far.records += u64::from(header.frames);
-        part.so_far.last_ns = header.timestamp_ns;
+        part.add(&header, chain, &effects);
     }
+    effects.apply(&mut tail.streams);
     tail.proven = header.end();
     tail.proven_chain = chain;
 }

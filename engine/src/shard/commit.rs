@@ -179,6 +179,7 @@ impl Shard {
             self.acks.push((Arc::clone(&chunk.ticket), Level::Placed));
         }
         draft.tickets.push((Arc::clone(&chunk.ticket), chunk.level));
+        self.runs.extend(chunk.runs.iter().map(|run| (run.stream, run.base, run.count)));
         chunk.ticket.place(lsn, chunk.runs.clone());
         std::mem::take(&mut chunk.runs)
     }
@@ -278,6 +279,10 @@ impl Shard {
         so_far.chain_end = self.chain;
         so_far.records += u64::from(header.frames);
         so_far.last_ns = header.timestamp_ns;
+        let block = (header.lsn.0 - so_far.base_lsn.0) / BLOCK_BYTES as u64;
+        let blocks = header.stored_bytes / BLOCK_BYTES as u32;
+        let runs = self.runs.drain(..);
+        open.postings.add_batch(block as u32, blocks, header.timestamp_ns, runs);
     }
 
     /// What is to be flushed with this commit. A flush covers only what was written before it; so

@@ -30,7 +30,7 @@ mod streams;
 mod watermark;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ringlog_disk::{BlockPool, Completion, DiskError, DiskErrorKind, FileId, Flush, Op, Tag};
 
@@ -39,6 +39,7 @@ use crate::error::ReceiptError;
 use crate::format::manifest::Manifest;
 use crate::format::segment::Sealed;
 use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
+use crate::index::Postings;
 use crate::limits::SEALING_MAX;
 use crate::options::{Durability, SyncPolicy};
 use crate::receipt::{Level, Ticket};
@@ -90,7 +91,7 @@ pub struct ShardConfig {
 }
 
 /// A segment as readers know it. Held by a reader while it reads in it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct SegmentRef {
     /// Its number; names its file.
     pub segment: SegmentId,
@@ -98,6 +99,21 @@ pub struct SegmentRef {
     pub base_lsn: Lsn,
     /// Chain value before its first batch.
     pub chain_before: u32,
+    /// What is known of it once nothing is added to it any more.
+    pub(crate) sealed: OnceLock<Sealed>,
+    /// Where the records lie in it; empty once its index is stored.
+    pub(crate) postings: Arc<Postings>,
+}
+
+impl SegmentRef {
+    pub(crate) fn new(
+        segment: SegmentId,
+        base_lsn: Lsn,
+        chain_before: u32,
+        postings: Arc<Postings>,
+    ) -> Self {
+        Self { segment, base_lsn, chain_before, sealed: OnceLock::new(), postings }
+    }
 }
 
 /// The segment that is being written.
@@ -105,6 +121,8 @@ pub struct SegmentRef {
 pub(crate) struct OpenSegment {
     pub(crate) segment: SegmentId,
     pub(crate) file: FileId,
+    /// Where the records lie in it.
+    pub(crate) postings: Arc<Postings>,
     /// Its end, chain and counts move with each batch.
     pub(crate) so_far: Sealed,
 }
@@ -183,6 +201,8 @@ pub struct Shard {
     // Placement.
     pending: VecDeque<Box<Chunk>>,
     pending_bytes: usize,
+    /// The runs of the batch that is being made: stream, first offset, records.
+    runs: Vec<(StreamId, Offset, u32)>,
     oldest_pending_ns: u64,
     accepted_chunks: u64,
     placed_chunks: u64,
@@ -231,6 +251,7 @@ impl Shard {
             streams: start.streams,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            runs: Vec::new(),
             oldest_pending_ns: 0,
             accepted_chunks: 0,
             placed_chunks: 0,

@@ -23,6 +23,7 @@ use crate::format::segment::{
     SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed, SegmentFooter, SegmentHeader,
 };
 use crate::ids::{Lsn, SegmentId};
+use crate::index::Postings;
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 
@@ -210,9 +211,11 @@ impl Shard {
     /// Takes the next prepared segment. Needs no operation: it is listed and flushed already.
     pub(super) fn open_next_segment(&mut self) -> bool {
         let Some((segment, file)) = self.rotation.ready.pop_front() else { return false };
+        let postings = Arc::new(Postings::default());
         self.rotation.open = Some(OpenSegment {
             segment,
             file,
+            postings: Arc::clone(&postings),
             so_far: Sealed {
                 base_lsn: self.staged,
                 end_lsn: self.staged,
@@ -223,11 +226,8 @@ impl Shard {
                 last_ns: 0,
             },
         });
-        self.segments.push(Arc::new(SegmentRef {
-            segment,
-            base_lsn: self.staged,
-            chain_before: self.chain,
-        }));
+        let segment = SegmentRef::new(segment, self.staged, self.chain, postings);
+        self.segments.push(Arc::new(segment));
         self.segments_changed = true;
         self.counts.rotations += 1;
         true
@@ -380,7 +380,7 @@ impl Shard {
                 self.replace_manifest()
             }
             (JobKind::Seal { sealing, .. }, 0) => {
-                let OpenSegment { segment, file, so_far } = sealing.open;
+                let OpenSegment { segment, file, so_far, .. } = sealing.open;
                 let footer = SegmentFooter {
                     log: self.config.log,
                     shard: self.config.shard,
