@@ -138,6 +138,28 @@ impl Dir {
         }
     }
 
+    /// Puts up the mark by which others see that the log is being written
+    /// ([`Dir::has_writer`]): to be called by whoever holds the exclusive lock, before anything is
+    /// changed. The mark lasts exactly as long as the lock does. Whoever cannot put it up, because
+    /// the file system knows no such locks, may write all the same.
+    ///
+    /// Costs one system call. Keeps nobody from anything.
+    pub fn hold_writer_mark(&self) -> Result<(), DiskError> {
+        sys::share_record_lock(self.as_fd())
+            .map_err(|errno| DiskError::from_errno(errno, "mark the directory as being written"))
+    }
+
+    /// Whether some other open directory, of this process or another, holds the writer's mark;
+    /// `None` where that cannot be told. Takes no lock and changes nothing: a writer that opens at
+    /// the same moment never notices. Costs one system call.
+    ///
+    /// "No" means: at this instant nothing is written, and what was written before is in the
+    /// files. A writer may begin right after. Through the directory that holds the mark itself, or
+    /// a clone of it, the answer is about the others.
+    pub fn has_writer(&self) -> Option<bool> {
+        sys::is_record_locked(self.as_fd()).ok()
+    }
+
     /// Whether this process may create files here, as far as permissions and the mount say;
     /// changes nothing.
     pub fn is_writable(&self) -> Result<bool, DiskError> {

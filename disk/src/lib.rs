@@ -50,3 +50,5 @@ pub use waker::Waker;
 mod disk_tests;
 #[cfg(test)]
 mod kernel_tests;
+#[cfg(test)]
+mod mark_tests;

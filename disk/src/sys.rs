@@ -181,6 +181,31 @@ pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     }
 }
 
+/// A record lock of a whole file, as the kernel describes one.
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    // SAFETY: plain numbers, for which zero is a value; the process number must be zero.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock
+}
+
+/// Puts a shared record lock on an open file or directory; the lock belongs to the open file
+/// description and goes with it.
+pub(crate) fn share_record_lock(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let lock = whole_file(libc::F_RDLCK);
+    // SAFETY: the lock is a live local that the kernel reads.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) })
+}
+
+/// Whether another open file description has any record lock on this file or directory. Only asks.
+pub(crate) fn is_record_locked(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut lock = whole_file(libc::F_WRLCK);
+    // SAFETY: the lock is a live local that the kernel reads and fills.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) })?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
 /// Whether this process may create names in the directory.
 pub(crate) fn may_write(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: a NUL-terminated constant string.

@@ -59,6 +59,7 @@ pub(crate) fn reading_disk(dir: &Dir, io: IoKind) -> Result<AnyDisk, DiskError> 
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> {
     let write = writes(options.recovery);
     let dir = open_dir(path, write && options.create)?;
+    let mut notes: Vec<String> = Vec::new();
     if write {
         if !dir.is_writable()? {
             let doing = format!("open {} for writing", path.display());
@@ -66,6 +67,12 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
         }
         if !dir.lock_exclusive(LOCK_PATIENCE)? {
             return Err(OpenError::Locked(path.to_owned()));
+        }
+        if let Err(error) = dir.hold_writer_mark() {
+            notes.push(format!(
+                "Readers in other processes cannot see that this log is being written ({error}): \
+                 they take its unproven end for final until they are opened again."
+            ));
         }
     }
     let meta = match find_meta(path, &dir)? {
@@ -89,7 +96,6 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
     };
     let mut shards = Vec::with_capacity(opened.len());
     let mut facts = None;
-    let mut notes: Vec<String> = Vec::new();
     for (open, shard_facts, shard_notes) in opened {
         for note in shard_facts.notes.iter().cloned().chain(shard_notes) {
             if !notes.contains(&note) {

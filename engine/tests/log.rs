@@ -145,6 +145,25 @@ fn a_second_opener_is_told_and_a_reader_is_let_in() {
 }
 
 #[test]
+fn a_writer_is_marked_as_long_as_it_lives_and_a_reader_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let has_writer = || ringlog_disk::Dir::open(dir.path()).unwrap().has_writer();
+    each_io(|options| {
+        let log = Log::open(dir.path(), options.clone()).unwrap();
+        assert_eq!(has_writer(), Some(true));
+        assert!(!log.stats().notes.iter().any(|note| note.contains("cannot see")));
+        log.close().unwrap();
+        // A ring lets go of the directory a little after it was closed; so does the lock.
+        let lock = ringlog_disk::Dir::open(dir.path()).unwrap();
+        assert!(lock.lock_exclusive(Duration::from_secs(10)).unwrap());
+        drop(lock);
+        let read_only = Options { recovery: RecoveryMode::ReadOnly, ..options };
+        let _reader = Log::open(dir.path(), read_only).unwrap();
+        assert_eq!(has_writer(), Some(false));
+    });
+}
+
+#[test]
 fn batches_are_consecutive_and_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), small()).unwrap();
