@@ -44,6 +44,8 @@ pub struct Chunk {
     pub apart: bool,
     /// Streams that this chunk creates.
     pub created: Vec<(StreamId, Arc<str>)>,
+    /// Streams that this chunk trims, each to an offset.
+    pub trimmed: Vec<(StreamId, Offset)>,
     /// What its receipts wait on.
     pub ticket: Arc<Ticket>,
     seed: FrameSeed,
@@ -62,6 +64,7 @@ impl Chunk {
             run_bytes: Vec::with_capacity(1),
             apart: false,
             created: Vec::new(),
+            trimmed: Vec::new(),
             ticket,
             seed: FrameSeed::new(log, shard, nonce),
         }

@@ -15,7 +15,7 @@ use crate::ids::{LogId, Lsn, Offset, StreamId};
 use crate::inbox::{Admission, How};
 use crate::names;
 use crate::open::empty_manifest;
-use crate::options::{Durability, Options, SyncPolicy};
+use crate::options::{Durability, Format, Options, SyncPolicy};
 use crate::published::Published;
 use crate::reader::{Reader, Wanted};
 use crate::receipt::Receipt;
@@ -94,6 +94,7 @@ impl<D: Disk> DrivenShard<D> {
         now: Time,
     ) -> Result<Self, OpenError> {
         options.validate()?;
+        options.validate_for(Format { segment_bytes: identity.segment_bytes, shards: 1 })?;
         let pools = memory.0.clone();
         let id = identity.into();
         let no_clock = || Duration::ZERO;
@@ -154,6 +155,25 @@ impl<D: Disk> DrivenShard<D> {
         let apart = policy == SyncPolicy::EveryAppend;
         let how = How { level: durability, apart, will_try_again: false };
         self.shared.inbox.append(slot, stream, FrameKind::Record, records, how)
+    }
+
+    /// Trims a stream: its records below `before`, at most its next offset, are not there any
+    /// more once the receipt is acknowledged.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn trim_stream(&self, stream: StreamId, before: Offset) -> Result<Receipt, AppendError> {
+        self.shared.inbox.append_trim(0, stream, before)
+    }
+
+    /// Below which offset a stream's records are not there any more because it was trimmed.
+    pub fn trimmed_before(&self, stream: StreamId) -> Offset {
+        self.published.trimmed_before(stream)
+    }
+
+    /// Why nothing is trimmed because of its age, although the options say so.
+    pub fn age_retention_paused(&self) -> Option<&str> {
+        self.writer.shard.age_retention_paused()
     }
 
     /// Takes one turn: hands the disk what there is to do, and takes what it has done by now.

@@ -203,6 +203,35 @@ pub enum LogError {
     Poisoned(DiskError),
 }
 
+/// Why a stream was not trimmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrimError {
+    /// The offset lies behind the next one of the stream: trim to `next` at most.
+    OutOfRange {
+        /// The offset that the next record will have.
+        next: Offset,
+    },
+    /// The trim was not taken, and will not happen.
+    Append(AppendError),
+    /// The trim is not known to be durable: after opening again it holds or it does not.
+    Log(LogError),
+}
+
+impl fmt::Display for TrimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfRange { next } => {
+                write!(f, "out of range; the next record will have offset {next}")
+            }
+            Self::Append(error) => write!(f, "the trim could not be appended: {error}"),
+            Self::Log(error) => write!(f, "the trim is not known to be durable: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for TrimError {}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -22,7 +22,7 @@ use ringlog_disk::{BlockPool, DiskError, DiskErrorKind, Waker, futex};
 use crate::chunk::{Chunk, chunk_capacity};
 use crate::error::{AppendError, FullReason, ReceiptError};
 use crate::format::batch::{FrameKind, Nonce, RUN_BYTES, frame_bytes};
-use crate::ids::{Epoch, LogId, StreamId};
+use crate::ids::{Epoch, LogId, Offset, StreamId};
 use crate::limits::SLOTS;
 use crate::options::Durability;
 use crate::queue::ChunkQueue;
@@ -250,6 +250,28 @@ impl Inbox {
         self.hand_over(slot, &mut state);
         self.waker.wake();
         Ok(())
+    }
+
+    /// Appends that the records of a stream below an offset are not there any more, and hands it
+    /// over at once. The receipt is acknowledged once that is durable.
+    pub fn append_trim(
+        self: &Arc<Self>,
+        slot: usize,
+        stream: StreamId,
+        before: Offset,
+    ) -> Result<Receipt, AppendError> {
+        let mut payload = [0; 12];
+        payload[..4].copy_from_slice(&stream.0.to_le_bytes());
+        payload[4..].copy_from_slice(&before.0.to_le_bytes());
+        let mut state = self.lock(slot);
+        let chunk = self.chunk_with_room(slot, &mut state, frame_bytes(payload.len()))?;
+        let place = chunk.push(StreamId::CATALOGUE, FrameKind::TrimStream, &payload);
+        chunk.trimmed.push((stream, before));
+        chunk.level = Durability::Synced;
+        let ticket = Arc::clone(&chunk.ticket);
+        self.hand_over(slot, &mut state);
+        self.waker.wake();
+        Ok(Receipt::new(ticket, place, 1, Durability::Synced))
     }
 
     fn checked_size<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<usize, AppendError> {

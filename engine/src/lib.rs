@@ -51,6 +51,7 @@ mod window;
 
 pub use error::{
     AppendError, Corruption, FullReason, LogError, OpenError, ReadError, ReceiptError, StreamError,
+    TrimError,
 };
 pub use ids::{Epoch, LogId, Lsn, Offset, Position, SegmentId, StreamId};
 pub use log::{Log, Stream, StreamInfo};
@@ -59,6 +60,7 @@ pub use reader::{Reader, Record};
 pub use receipt::Receipt;
 pub use recovery::ShardRecovery;
 pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, Primitive};
+pub use shard::Rotations;
 #[doc(hidden)]
 pub use shard::{Reply, Request, ShardCounts, Time};
 pub use stats::{RecoveryReport, ShardStats, Stats, TrimReport};

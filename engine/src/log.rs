@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::error::{AppendError, LogError, OpenError, ReadError, StreamError};
+use crate::error::{
+    AppendError, LogError, OpenError, ReadError, ReceiptError, StreamError, TrimError,
+};
 use crate::format::batch::FrameKind;
 use crate::format::meta::LogMeta;
 use crate::ids::{Offset, StreamId};
 use crate::inbox::{Admission, How, Inbox};
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::open;
-use crate::options::{Durability, Options, RecoveryMode, SyncPolicy};
+use crate::options::{Durability, Options, RecoveryMode, Retention, SyncPolicy};
 use crate::published::Published;
 use crate::reader::{Reader, Wanted};
 use crate::receipt::Receipt;
@@ -213,7 +215,22 @@ impl Log {
     /// # Errors
     /// See [`LogError`].
     pub fn trim(&self, keep_sealed: usize) -> Result<TrimReport, LogError> {
-        let replies = self.0.ask_all(Request::Trim { keep_sealed })?;
+        self.trim_by(Request::Trim { keep_sealed })
+    }
+
+    /// Removes, once, the oldest sealed segments of each shard that are outside these bounds,
+    /// whatever [`Options::retention`] says. The same as [`Log::trim`] otherwise. Retention by age
+    /// that has paused ([`ShardStats::age_retention_paused`]) goes on: whoever calls this vouches
+    /// for the clock.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn retain(&self, bounds: Retention) -> Result<TrimReport, LogError> {
+        self.trim_by(Request::Retain(bounds))
+    }
+
+    fn trim_by(&self, request: Request) -> Result<TrimReport, LogError> {
+        let replies = self.0.ask_all(request)?;
         let segments = replies.iter().map(|reply| match reply {
             Reply::Trimmed { segments } => *segments,
             _ => 0,
@@ -303,6 +320,7 @@ impl Inner {
                     staged: durable,
                     written: durable,
                     flush_ns: flush_histogram(),
+                    age_retention_paused: None,
                     offsets: streams.iter().map(|id| offset(id).unwrap_or_default()).collect(),
                 })
             }
@@ -322,6 +340,7 @@ impl Inner {
         };
         let snapshot = self.snapshot(number, &[]);
         let histogram = snapshot.as_ref().map(|snapshot| snapshot.flush_ns.clone());
+        let paused = snapshot.as_ref().and_then(|snapshot| snapshot.age_retention_paused.clone());
         let durable = shard.published.durable();
         let (staged, written, counts) = snapshot.map_or_else(
             || (durable, durable, crate::shard::ShardCounts::default()),
@@ -342,7 +361,10 @@ impl Inner {
             last_flush_ns: counts.last_flush_ns,
             flush_latency: histogram.unwrap_or_else(flush_histogram),
             rotations: counts.rotations,
+            rotations_by_reason: counts.sealed,
+            trimmed_segments: counts.trimmed,
             recycled_segments: counts.recycled,
+            age_retention_paused: paused,
             rejected_memory: producers.rejected_memory,
             rejected_disk: producers.rejected_disk,
             queue_depth: depth,
@@ -506,6 +528,48 @@ impl Stream {
         let others_may_trim = matches!(shard.writer, Writer::ReadOnly { .. });
         let wanted = Wanted { stream: self.id, from, end, others_may_trim };
         Reader::new(disk, identity, Arc::clone(&shard.published), &wanted)
+    }
+
+    /// Trims the stream: its records below `before` cannot be read any more, durably once this
+    /// returns. Offsets stay what they are. Readers that were made before may finish. The room is
+    /// given back once all that lies in a segment is trimmed. Gives the offset that the stream
+    /// begins at, which is larger where it was trimmed further before.
+    ///
+    /// # Errors
+    /// See [`TrimError`].
+    pub fn trim(&self, before: Offset) -> Result<Offset, TrimError> {
+        let shard = &self.log.shards[self.shard];
+        let Writer::Running(shared, _) = &shard.writer else {
+            return Err(TrimError::Append(AppendError::ReadOnly));
+        };
+        let next = self.next_offset();
+        if before > next {
+            return Err(TrimError::OutOfRange { next });
+        }
+        let first = shard.published.trimmed_before(self.id);
+        if before <= first {
+            return Ok(first);
+        }
+        let slot = Inbox::slot_of_this_thread();
+        let receipt = match shared.inbox.append_trim(slot, self.id, before) {
+            Err(AppendError::Full { .. }) => {
+                // What is on its way makes room.
+                let _ = shared.ask(Request::Flush); // the second attempt tells
+                shared.inbox.append_trim(slot, self.id, before)
+            }
+            other => other,
+        };
+        let receipt = receipt.map_err(TrimError::Append)?;
+        // Whatever the sync policy is, this does not wait for it.
+        let _ = shared.ask(Request::Flush); // the receipt tells how it ended
+        match receipt.wait() {
+            Ok(_) => Ok(shard.published.trimmed_before(self.id)),
+            Err(ReceiptError::DiskFull) => {
+                Err(TrimError::Append(AppendError::Full { reason: crate::error::FullReason::Disk }))
+            }
+            Err(ReceiptError::Poisoned(error)) => Err(TrimError::Log(LogError::Poisoned(error))),
+            Err(_) => Err(TrimError::Log(LogError::Closed)),
+        }
     }
 
     /// The offset that the next record to be placed will have. Records that were appended but not

@@ -16,7 +16,7 @@ use crate::format::meta::LogMeta;
 use crate::ids::{Epoch, LogId, Lsn, SegmentId};
 use crate::log::{OpenShard, Writer as ShardWriter, writes};
 use crate::names;
-use crate::options::Options;
+use crate::options::{Format, Options};
 use crate::published::Published;
 use crate::recovery::{
     Identity, ShardRecovery, ask, load, load_file, load_manifest, rebuild, resume, tail,
@@ -75,7 +75,13 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
             ));
         }
     }
-    let meta = match find_meta(path, &dir)? {
+    let found = find_meta(path, &dir)?;
+    let format = found.map_or(options.format, |meta| Format {
+        segment_bytes: meta.segment_bytes,
+        shards: meta.shards,
+    });
+    options.validate_for(format)?;
+    let meta = match found {
         Some(meta) => meta,
         None if write && options.create => create(&dir, options)?,
         None => return Err(OpenError::NotFound(path.to_owned())),
@@ -305,6 +311,7 @@ fn open_for_reading(
     }
     let published = Arc::new(Published::default());
     published.set_segments(segments);
+    published.add_trims(tail.streams.trims());
     published.set_durable(match tail.corruption {
         Some(_) => tail.proven.max(tail.told_durable),
         None => tail.proven,

@@ -133,12 +133,17 @@ pub struct Options {
 }
 
 /// How much of a log is kept. Whole sealed segments go, oldest first, as soon as one of the bounds
-/// is passed; the open segment stays. Each shard keeps to these bounds by itself.
+/// is passed; the open segment stays. Each shard keeps to these bounds by itself. Looked at when
+/// the log is opened, when a segment is sealed, and when the oldest sealed one becomes too old; so
+/// an idle log ages out to the end where [`Options::rotate_after`] is set, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Bytes of segment files of a shard, at most. `None`: any number.
+    /// Bytes of all segment files of a shard, at most: sealed, open, and prepared ahead (1 to 4,
+    /// about 8 MiB); at least 4 segments. Files that a reader is in come on top, and segments that
+    /// recovery writes again. `None`: any number.
     pub max_bytes: Option<u64>,
-    /// A segment goes when its last record is older than this. `None`: never.
+    /// A segment goes when its last record is older than this, 1 s or more. Pauses after a jump of
+    /// the wall clock: see [`crate::ShardStats::age_retention_paused`]. `None`: never.
     pub max_age: Option<Duration>,
     /// Sealed segments of a shard, at most. `None`: any number.
     pub max_segments: Option<u64>,
@@ -280,10 +285,32 @@ impl Options {
             "linger",
             format!("{:?} is longer than 1 s", self.linger),
         )?;
+        let second = Duration::from_secs(1);
+        let not_below = |field: &str, span: Option<Duration>| {
+            let ok = span.is_none_or(|span| span >= second);
+            check(ok, field, format!("{:?} is shorter than 1 s", span.unwrap_or_default()))
+        };
+        not_below("retention.max_age", self.retention.max_age)?;
+        not_below("rotate_after", self.rotate_after)?;
         self.sync.validate("sync")?;
         self.stream_sync
             .iter()
             .try_for_each(|(name, policy)| policy.validate(&format!("stream_sync[{name:?}]")))
+    }
+
+    /// Checks what depends on the format of the log that is opened.
+    ///
+    /// # Errors
+    /// [`OpenError::InvalidOption`] names the first field that is out of bounds.
+    pub(crate) fn validate_for(&self, format: Format) -> Result<(), OpenError> {
+        let least = limits::RETENTION_SEGMENTS_MIN * format.segment_bytes;
+        match self.retention.max_bytes {
+            Some(bytes) if bytes < least => Err(OpenError::InvalidOption {
+                field: "retention.max_bytes".into(),
+                reason: format!("{bytes} is less than 4 segments, {least}"),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The policy of a stream.

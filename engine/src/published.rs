@@ -1,9 +1,11 @@
-//! What a shard's writer lets others see: watermarks and the list of segments.
+//! What a shard's writer lets others see: watermarks, the list of segments, and where streams
+//! that were trimmed begin.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::ids::Lsn;
+use crate::ids::{Lsn, Offset, StreamId};
 use crate::shard::SegmentRef;
 
 /// Written by the writer only; read by anyone.
@@ -11,6 +13,8 @@ use crate::shard::SegmentRef;
 pub(crate) struct Published {
     durable: AtomicU64,
     segments: RwLock<Arc<Vec<Arc<SegmentRef>>>>,
+    /// Only streams that were trimmed by themselves, and only trims that are durable.
+    trimmed: RwLock<HashMap<StreamId, Offset>>,
 }
 
 impl Published {
@@ -43,6 +47,26 @@ impl Published {
     pub(crate) fn first_lsn(&self) -> Option<Lsn> {
         let list = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         list.first().map(|segment| segment.base_lsn)
+    }
+
+    /// Records of a stream below this are not there any more, whether or not their segment still
+    /// is; 0 for a stream that was never trimmed by itself.
+    pub(crate) fn trimmed_before(&self, stream: StreamId) -> Offset {
+        let trimmed = self.trimmed.read().unwrap_or_else(PoisonError::into_inner);
+        trimmed.get(&stream).copied().unwrap_or_default()
+    }
+
+    /// Trims that are durable.
+    pub(crate) fn add_trims(&self, trims: impl IntoIterator<Item = (StreamId, Offset)>) {
+        let mut trims = trims.into_iter().peekable();
+        if trims.peek().is_none() {
+            return;
+        }
+        let mut trimmed = self.trimmed.write().unwrap_or_else(PoisonError::into_inner);
+        for (stream, before) in trims {
+            let known = trimmed.entry(stream).or_default();
+            *known = before.max(*known);
+        }
     }
 
     /// How many segments hold batches.

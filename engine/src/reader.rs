@@ -82,6 +82,8 @@ pub struct Reader {
     next: Offset,
     /// Whether records below `next` may be missing without a word: nothing was asked for by offset.
     any_start: bool,
+    /// Whether an offset was asked for that was trimmed away.
+    asked_below: bool,
     /// Whether the log still begins where it began.
     never_trimmed: bool,
     end: Option<Offset>,
@@ -133,12 +135,15 @@ impl Reader {
         published: Arc<Published>,
         wanted: &Wanted,
     ) -> Result<Self, ReadError> {
+        let trimmed_before = published.trimmed_before(wanted.stream);
+        let from = wanted.from.unwrap_or_default();
         Ok(Self {
             disk,
             pool: pool_for(identity.segment_bytes)?,
             identity,
             stream: wanted.stream,
-            next: wanted.from.unwrap_or_default(),
+            next: from.max(trimmed_before),
+            asked_below: wanted.from.is_some() && from < trimmed_before,
             any_start: wanted.from.is_none(),
             end: wanted.end,
             limit: None,
@@ -212,12 +217,14 @@ impl Reader {
             self.next = first;
             return Err(ReadError::Corrupt { corruption, resumes_at });
         }
-        if jumped && !silent {
+        let below = std::mem::take(&mut self.asked_below);
+        if below || jumped && !silent {
             let (first, next) = (self.next, frame.offset);
             self.ready.push_front((frame, timestamp_ns));
             self.next = next;
             return Err(match jump {
                 Jump::Start => ReadError::Trimmed { first: next },
+                _ if below => ReadError::Trimmed { first: next },
                 _ => ReadError::Lost { first, next },
             });
         }
@@ -297,6 +304,9 @@ impl Reader {
         };
         if segment.base_lsn > self.at || self.chain.is_none() {
             // The start, or the head of the log was trimmed under the reader.
+            if self.chain.is_some() && self.jump == Jump::None {
+                (self.jump, self.any_start) = (Jump::Start, false);
+            }
             self.at = self.at.max(segment.base_lsn);
             self.chain = (self.at == segment.base_lsn).then_some(segment.chain_before);
         }

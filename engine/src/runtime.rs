@@ -32,6 +32,8 @@ pub(crate) struct Snapshot {
     pub(crate) staged: Lsn,
     pub(crate) written: Lsn,
     pub(crate) flush_ns: Histogram<u64>,
+    /// Why retention by age does nothing.
+    pub(crate) age_retention_paused: Option<String>,
     /// Next offsets of the streams asked for.
     pub(crate) offsets: Vec<Offset>,
 }
@@ -208,6 +210,7 @@ impl<D: Disk> Writer<D> {
         if let Some(segments) = self.shard.take_segments() {
             self.shared.published.set_segments(segments);
         }
+        self.shared.published.add_trims(self.shard.take_trims());
         for flush_ns in self.shard.take_flush_times() {
             self.flush_ns.saturating_record(flush_ns);
         }
@@ -260,6 +263,7 @@ impl<D: Disk> Writer<D> {
             staged: self.shard.staged(),
             written: self.shard.written(),
             flush_ns: self.flush_ns.clone(),
+            age_retention_paused: self.shard.age_retention_paused().map(str::to_owned),
             offsets: streams.iter().map(|stream| self.shard.next_offset(*stream)).collect(),
         }
     }

@@ -28,7 +28,7 @@ use crate::options::Options;
 use crate::published::Published;
 use crate::recovery::{Identity, ShardRecovery, load, resume, tail};
 use crate::runtime::{Shared, Writer};
-use crate::shard::{Request, Shard, ShardConfig};
+use crate::shard::{Request, Shard, ShardConfig, saturating_nanos};
 use crate::window::pool_for;
 
 /// Size of the blocks in which small chunks are copied together.
@@ -310,6 +310,7 @@ fn start_shard<D: Disk>(
     let published = Arc::new(Published::default());
     published.set_segments(begin.segments.clone());
     published.set_durable(begin.next_lsn);
+    published.add_trims(begin.streams.trims());
     let one_sync_at_a_time = disk.facts().file_system == "btrfs";
     let config = ShardConfig {
         log: identity.log,
@@ -321,6 +322,8 @@ fn start_shard<D: Disk>(
         commits_in_flight: if one_sync_at_a_time { 1 } else { options.commits_in_flight },
         commit_bytes: options.commit_bytes,
         linger_ns: options.linger.as_nanos() as u64,
+        retention: options.retention,
+        rotate_after_ns: options.rotate_after.map(saturating_nanos),
         batch_blocks: pools.batch,
         meta_blocks: pools.meta,
     };

@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 
 use crate::ids::{Epoch, LogId, Lsn};
 use crate::recovery::ShardRecovery;
+use crate::shard::Rotations;
 
 /// A look at a log: what it is and what it has done since it was opened.
 #[derive(Clone, Debug)]
@@ -58,8 +59,16 @@ pub struct ShardStats {
     pub flush_latency: Histogram<u64>,
     /// Segments opened for writing.
     pub rotations: u64,
+    /// Segments sealed, by the reason why.
+    pub rotations_by_reason: Rotations,
+    /// Segments trimmed, by hand or by retention.
+    pub trimmed_segments: u64,
     /// Segments prepared from trimmed ones.
     pub recycled_segments: u64,
+    /// Why nothing is trimmed because of its age, although [`crate::Retention::max_age`] says so:
+    /// the wall clock has jumped, or stands before the newest record. It goes on when
+    /// [`crate::Log::retain`] is called, or after opening again.
+    pub age_retention_paused: Option<String>,
     /// Appends refused for want of memory.
     pub rejected_memory: u64,
     /// Appends refused because the disk is full.

@@ -177,10 +177,13 @@ fn manifest() -> impl Strategy<Value = Manifest> {
 fn entries() -> impl Strategy<Value = Vec<CatalogueEntry>> {
     let name = prop::option::of("[a-zé\u{1f980}\n]{1,60}");
     let entry =
-        (any::<u32>(), any::<u64>(), name).prop_map(|(stream, next, name)| CatalogueEntry {
-            stream: StreamId(stream),
-            next_offset: Offset(next),
-            name: name.map(Arc::from),
+        (any::<u32>(), any::<u64>(), any::<u64>(), name).prop_map(|(stream, next, below, name)| {
+            CatalogueEntry {
+                stream: StreamId(stream),
+                next_offset: Offset(next),
+                trimmed_before: Offset(if below % 2 == 0 { 0 } else { below.min(next) }),
+                name: name.map(Arc::from),
+            }
         });
     prop::collection::vec(entry, 0..30)
 }

@@ -84,8 +84,9 @@ const LOG: LogId = LogId(*b"golden log of v1");
 const SHARD: u16 = 2;
 const SEGMENT: SegmentId = SegmentId(0x0102_0304_0506_0708);
 const NONCE: Nonce = Nonce { epoch: Epoch(5), count: 77 };
-const FRAMES: [(u32, FrameKind, &[u8]); 4] = [
+const FRAMES: [(u32, FrameKind, &[u8]); 5] = [
     (0, FrameKind::CreateStream, b"\x01\x00\x00\x00orders"),
+    (0, FrameKind::TrimStream, b"\x07\x00\x00\x00\x39\x05\x00\x00\x00\x00\x00\x00"),
     (1, FrameKind::Record, b"the first record"),
     (1, FrameKind::Tombstone, b""),
     (1, FrameKind::Void, b"passed over"),
@@ -130,7 +131,7 @@ fn batch() -> Vec<u8> {
         at += frame_bytes(payload.len());
     }
     let runs = [
-        Run { stream: StreamId(0), count: 1, base: Offset(9) },
+        Run { stream: StreamId(0), count: 2, base: Offset(9) },
         Run { stream: StreamId(1), count: 3, base: Offset(0) },
     ];
     let section = SectionHeader {
@@ -200,12 +201,18 @@ fn manifest() -> Manifest {
 }
 
 fn entries() -> Vec<CatalogueEntry> {
-    let entry = |stream, next, name: Option<&str>| CatalogueEntry {
+    let entry = |stream, next, before, name: Option<&str>| CatalogueEntry {
         stream: StreamId(stream),
         next_offset: Offset(next),
+        trimmed_before: Offset(before),
         name: name.map(Arc::from),
     };
-    vec![entry(0, 10, None), entry(1, 3, Some("orders")), entry(2, 0, Some("Größe"))]
+    vec![
+        entry(0, 10, 0, None),
+        entry(1, 3, 2, Some("orders")),
+        entry(2, 0, 0, Some("Größe")),
+        entry(3, 9, 9, None),
+    ]
 }
 
 fn log_file() -> LogMeta {
@@ -288,7 +295,7 @@ fn each_stored_structure_is_read() {
         .collect();
     assert_eq!(found, FRAMES);
     let offsets: Vec<u64> = frames.iter().map(|frame| frame.offset.0).collect();
-    assert_eq!(offsets, [9, 0, 1, 2]);
+    assert_eq!(offsets, [9, 10, 0, 1, 2]);
     let (gap, chain) = BatchHeader::decode(&stored("gap"), seed, Lsn(0x1f_d000)).unwrap();
     assert_eq!((gap.kind, chain), (BatchKind::Gap, 0x0bad_cafe));
     assert_eq!(SegmentHeader::decode(&stored("segment-header")), Ok(segment_header()));

@@ -233,6 +233,9 @@ pub enum FrameKind {
     /// The creation of a stream; lies in the catalogue stream. Payload: the stream's number (u32)
     /// and its name.
     CreateStream,
+    /// The records of a stream below an offset are not there any more; lies in the catalogue
+    /// stream. Payload: the stream's number (u32) and the offset (u64).
+    TrimStream,
 }
 
 impl FrameKind {
@@ -242,6 +245,7 @@ impl FrameKind {
             Self::Tombstone => 2,
             Self::Void => 3,
             Self::CreateStream => 4,
+            Self::TrimStream => 5,
         }
     }
 
@@ -251,6 +255,7 @@ impl FrameKind {
             2 => Some(Self::Tombstone),
             3 => Some(Self::Void),
             4 => Some(Self::CreateStream),
+            5 => Some(Self::TrimStream),
             _ => None,
         }
     }

@@ -19,11 +19,16 @@ pub struct CatalogueEntry {
     pub stream: StreamId,
     /// The offset that its next record gets.
     pub next_offset: Offset,
+    /// Its records below this are not there any more; 0 for a stream that was never trimmed by
+    /// itself.
+    pub trimmed_before: Offset,
     /// Its name, in the first part that mentions it.
     pub name: Option<Arc<str>>,
 }
 
 const MAGIC: [u8; 4] = *b"RLc1";
+/// In the length of the name: an offset stands before the name.
+const TRIMMED: u16 = 1 << 15;
 
 /// The largest part that is read.
 pub const PART_BYTES_MAX: u64 = 1 << 30;
@@ -38,7 +43,12 @@ pub fn encode(log: LogId, shard: u16, number: u64, entries: &[CatalogueEntry]) -
         out.extend_from_slice(&entry.stream.0.to_le_bytes());
         out.extend_from_slice(&entry.next_offset.0.to_le_bytes());
         let name = entry.name.as_deref().unwrap_or("");
-        out.extend_from_slice(&(name.len() as u16).to_le_bytes());
+        let trimmed = entry.trimmed_before > Offset(0);
+        let flag = if trimmed { TRIMMED } else { 0 };
+        out.extend_from_slice(&(name.len() as u16 | flag).to_le_bytes());
+        if trimmed {
+            out.extend_from_slice(&entry.trimmed_before.0.to_le_bytes());
+        }
         out.extend_from_slice(name.as_bytes());
     }
     wrap(MAGIC, &out)
@@ -66,7 +76,13 @@ pub fn decode(
         while fields.left() > 0 {
             let stream = StreamId(fields.u32()?);
             let next_offset = Offset(fields.u64()?);
-            let bytes = fields.u16()? as usize;
+            let bytes = fields.u16()?;
+            let trimmed_before = Offset(if bytes & TRIMMED == 0 { 0 } else { fields.u64()? });
+            let trimmed = trimmed_before > Offset(0);
+            if trimmed != (bytes & TRIMMED != 0) || trimmed_before > next_offset {
+                return None;
+            }
+            let bytes = usize::from(bytes & !TRIMMED);
             let name = match bytes {
                 0 => None,
                 1..=STREAM_NAME_BYTES_MAX => {
@@ -74,13 +90,15 @@ pub fn decode(
                 }
                 _ => return None,
             };
-            entries.push(CatalogueEntry { stream, next_offset, name });
+            entries.push(CatalogueEntry { stream, next_offset, trimmed_before, name });
         }
         Some(Some(entries))
     };
     match decode() {
         Some(Some(entries)) => Ok(entries),
         Some(None) => Refused::damaged("a catalogue part of another log, shard or number"),
-        None => Refused::damaged("a catalogue part of the wrong length"),
+        None => {
+            Refused::damaged("a catalogue part of the wrong length, or an entry that cannot be")
+        }
     }
 }

@@ -196,6 +196,8 @@ pub(crate) struct Effects {
     /// Consecutive records of one stream: the stream, the first offset, how many.
     pub(crate) runs: Vec<(StreamId, Offset, u32)>,
     pub(crate) created: Vec<(StreamId, std::sync::Arc<str>)>,
+    /// Streams that were trimmed, each to an offset.
+    pub(crate) trimmed: Vec<(StreamId, Offset)>,
     pub(crate) records: u64,
 }
 
@@ -206,6 +208,9 @@ impl Effects {
         }
         for (stream, first, records) in self.runs {
             streams.found(stream, Offset(first.0.saturating_add(u64::from(records))));
+        }
+        for (stream, before) in self.trimmed {
+            streams.trim(stream, before);
         }
     }
 }
@@ -232,14 +237,22 @@ pub(crate) fn read_effects(
             }
             _ => effects.runs.push((frame.stream, frame.offset, 1)),
         }
-        if frame.kind == FrameKind::CreateStream {
-            let start = frame.payload_start as usize;
-            match creation(&batch[start..start + frame.payload_bytes as usize]) {
+        let start = frame.payload_start as usize;
+        let payload = || &batch[start..start + frame.payload_bytes as usize];
+        match frame.kind {
+            FrameKind::CreateStream => match creation(payload()) {
                 Some(created) => effects.created.push(created),
                 None => {
                     bad.get_or_insert("a creation of a stream that cannot be read");
                 }
-            }
+            },
+            FrameKind::TrimStream => match trim(payload()) {
+                Some(trimmed) => effects.trimmed.push(trimmed),
+                None => {
+                    bad.get_or_insert("a trim of a stream that cannot be read");
+                }
+            },
+            FrameKind::Record | FrameKind::Tombstone | FrameKind::Void => {}
         }
     };
     check_body(header, batch, identity.log, identity.shard, visit)?;
@@ -258,4 +271,12 @@ pub(crate) fn creation(payload: &[u8]) -> Option<(StreamId, std::sync::Arc<str>)
         && id.0 < STREAMS_MAX
         && (1..=STREAM_NAME_BYTES_MAX).contains(&name.len());
     fits.then(|| (id, std::sync::Arc::from(name)))
+}
+
+/// Reads the payload of a frame that trims a stream.
+pub(crate) fn trim(payload: &[u8]) -> Option<(StreamId, Offset)> {
+    let (id, before) = payload.split_first_chunk::<4>()?;
+    let id = StreamId(u32::from_le_bytes(*id));
+    let before = Offset(u64::from_le_bytes(before.try_into().ok()?));
+    (id != StreamId::CATALOGUE && id.0 < STREAMS_MAX).then_some((id, before))
 }

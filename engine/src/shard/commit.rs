@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringlog_disk::{Block, Flush, Op, Slice, Tag};
 
+use super::retention::Reason;
 use super::{Commit, Flight, PIPELINE_BYTES, Shard, Time, WATERMARK_AFTER_NS};
 use crate::chunk::{Chunk, FRAMES_START};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, HeaderSeed, Run};
@@ -85,7 +86,7 @@ impl Shard {
                 if !self.sealing_has_room() || !self.rotation.has_next() {
                     return self.note_no_room();
                 }
-                self.seal_open_segment();
+                self.seal_open_segment(Reason::Size);
             }
             if !self.open_next_segment() {
                 return self.note_no_room();
@@ -169,6 +170,10 @@ impl Shard {
         for (stream, name) in chunk.created.drain(..) {
             self.plans.know(stream, &name);
             self.streams.created(stream, name);
+        }
+        for (stream, before) in chunk.trimmed.drain(..) {
+            self.streams.trim(stream, before);
+            self.trims.push_back((lsn, stream, before));
         }
         for (run, bytes) in chunk.runs.iter_mut().zip(&chunk.run_bytes) {
             self.streams.place(run);

@@ -25,6 +25,7 @@
 mod commit;
 mod flush;
 mod requests;
+mod retention;
 mod rotate;
 mod streams;
 mod watermark;
@@ -41,12 +42,14 @@ use crate::format::segment::Sealed;
 use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
 use crate::index::Postings;
 use crate::limits::SEALING_MAX;
-use crate::options::{Durability, SyncPolicy};
+use crate::options::{Durability, Retention, SyncPolicy};
 use crate::receipt::{Level, Ticket};
 
 use flush::FlushPlans;
 use requests::Waiting;
 pub use requests::{Reply, Request};
+use retention::Keeper;
+pub(crate) use retention::saturating_nanos;
 pub(crate) use streams::Streams;
 
 /// How long after the last commit the durable LSN is put on record, in nanoseconds.
@@ -84,6 +87,10 @@ pub struct ShardConfig {
     pub commit_bytes: usize,
     /// How long a commit waits for company, in nanoseconds.
     pub linger_ns: u64,
+    /// What is kept.
+    pub retention: Retention,
+    /// A segment whose first record is this old is sealed, in nanoseconds.
+    pub rotate_after_ns: Option<u64>,
     /// Blocks in which small chunks are copied together; reserved for the writer.
     pub batch_blocks: BlockPool,
     /// Blocks for segment headers, footers and watermarks; reserved for the writer.
@@ -168,6 +175,19 @@ enum Flight {
     Job,
 }
 
+/// How many segments were sealed, by the reason why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotations {
+    /// They were full.
+    pub size: u64,
+    /// Their first record was [`crate::Options::rotate_after`] old.
+    pub age: u64,
+    /// What is kept in memory of them had grown large.
+    pub memory: u64,
+    /// Somebody asked for it.
+    pub hand: u64,
+}
+
 /// Counters of a shard. All of them only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardCounts {
@@ -187,6 +207,10 @@ pub struct ShardCounts {
     pub flush_failures: u64,
     /// Segments opened for writing.
     pub rotations: u64,
+    /// Segments sealed, by the reason why.
+    pub sealed: Rotations,
+    /// Segments trimmed, by hand or by retention.
+    pub trimmed: u64,
     /// Segments prepared from a trimmed one.
     pub recycled: u64,
     /// When the last flush completed, in nanoseconds since 1970.
@@ -224,6 +248,9 @@ pub struct Shard {
     watermark_in_flight: bool,
     // Segments.
     rotation: rotate::Rotation,
+    keeper: Keeper,
+    /// Trims of streams that are not durable yet, each with the LSN of its batch.
+    trims: VecDeque<(Lsn, StreamId, Offset)>,
     segments: Vec<Arc<SegmentRef>>,
     segments_changed: bool,
     // Outside world.
@@ -275,6 +302,8 @@ impl Shard {
                 start.prepared,
                 start.spares,
             ),
+            keeper: Keeper::new(),
+            trims: VecDeque::new(),
             segments: start.segments,
             segments_changed: true,
             waiting: Vec::new(),
@@ -324,6 +353,7 @@ impl Shard {
             return None;
         }
         self.settle_requests();
+        self.keep_time(now);
         let op = self
             .form_commit(now)
             .or_else(|| self.next_sync(now))
@@ -392,7 +422,8 @@ impl Shard {
             .idle_since_ns
             .filter(|_| self.watermark_wanted() || self.idle_flush_wanted())
             .map(|since| since + WATERMARK_AFTER_NS);
-        [linger, watermark, self.plans.deadline_ns(), self.rotation.retry_at_ns()]
+        let retry = self.rotation.retry_at_ns();
+        [linger, watermark, self.plans.deadline_ns(), retry, self.keeping_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -428,6 +459,11 @@ impl Shard {
     /// The failure that poisoned it.
     pub fn poisoned(&self) -> Option<&DiskError> {
         self.poison.as_ref()
+    }
+
+    /// Why nothing is trimmed because of its age, although the options say so.
+    pub fn age_retention_paused(&self) -> Option<&str> {
+        self.keeper.paused()
     }
 
     /// The offset that the next record of a stream gets.
@@ -473,6 +509,13 @@ impl Shard {
     /// The list of segments, if it has changed since the last call.
     pub fn take_segments(&mut self) -> Option<Vec<Arc<SegmentRef>>> {
         std::mem::take(&mut self.segments_changed).then(|| self.segments.clone())
+    }
+
+    /// Trims of streams that have become durable since the last call.
+    pub fn take_trims(&mut self) -> impl Iterator<Item = (StreamId, Offset)> {
+        // A batch is durable as a whole.
+        let durable = self.trims.iter().take_while(|(lsn, ..)| *lsn < self.durable).count();
+        self.trims.drain(..durable).map(|(_, stream, before)| (stream, before))
     }
 
     // ---- failure ----

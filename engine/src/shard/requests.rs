@@ -3,7 +3,9 @@
 use ringlog_disk::DiskError;
 
 use super::Shard;
+use super::retention::{Reason, Wanted};
 use crate::ids::Lsn;
+use crate::options::Retention;
 
 /// What a user asks of a shard beside appending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,9 @@ pub enum Request {
         /// How many sealed segments stay.
         keep_sealed: usize,
     },
+    /// Sealed segments outside these bounds are to go, once. Retention by age that has paused
+    /// goes on.
+    Retain(Retention),
     /// Everything is to be durable, then the manifest is marked clean.
     Close,
 }
@@ -61,13 +66,18 @@ impl Shard {
         let mut waiting = std::mem::take(&mut self.waiting);
         for one in &mut waiting {
             // A trim may be what makes room for the chunks before it.
-            let trims = matches!(one.request, Request::Trim { .. });
+            let trims = matches!(one.request, Request::Trim { .. } | Request::Retain(_));
             if one.target.is_none() && (trims || self.placed_chunks >= one.after_chunks) {
                 one.target = Some(self.staged);
                 match one.request {
                     Request::Flush => self.sync_wanted = self.staged,
-                    Request::Rotate => self.seal_open_segment(),
-                    Request::Trim { keep_sealed } => self.rotation.want_trim(one.id, keep_sealed),
+                    Request::Rotate => self.seal_open_segment(Reason::Hand),
+                    Request::Trim { keep_sealed } => {
+                        self.rotation.want_trim(one.id, Wanted::KeepSealed(keep_sealed));
+                    }
+                    Request::Retain(bounds) => {
+                        self.rotation.want_trim(one.id, Wanted::Within(bounds));
+                    }
                     Request::Close => {
                         self.sync_wanted = self.staged;
                         self.rotation.want_close();
@@ -87,7 +97,7 @@ impl Shard {
             let reply = match one.request {
                 Request::Flush => (self.durable >= target).then_some(Reply::Done),
                 Request::Rotate => self.rotation.is_sealed_to(target).then_some(Reply::Done),
-                Request::Trim { .. } => self.rotation.take_trimmed(one.id),
+                Request::Trim { .. } | Request::Retain(_) => self.rotation.take_trimmed(one.id),
                 Request::Close if self.gave_up => {
                     self.rotation.is_closed().then_some(Reply::DiskFull)
                 }

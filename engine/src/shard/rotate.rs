@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use ringlog_disk::{DiskError, Done, FileId, Flush, Op, Slice, Tag};
 
+use super::retention::{self, Reason, Wanted};
 use super::{Flight, OpenSegment, SegmentRef, Shard, ShardConfig, Time};
 use crate::format::catalogue::{self, CatalogueEntry};
 use crate::format::manifest::{CataloguePart, Manifest, ManifestSegment, SegmentState};
@@ -43,10 +44,23 @@ struct Sealing {
 }
 
 enum JobKind {
-    Prepare { segment: SegmentId, file: FileId, spare: Option<SegmentId> },
-    Seal { sealing: Sealing, obsolete: Vec<u64> },
-    Trim { id: u64, segments: Vec<SegmentId> },
-    Remove { segment: SegmentId },
+    Prepare {
+        segment: SegmentId,
+        file: FileId,
+        spare: Option<SegmentId>,
+    },
+    Seal {
+        sealing: Sealing,
+        obsolete: Vec<u64>,
+    },
+    /// Without an `id`, nobody has asked for it.
+    Trim {
+        id: Option<u64>,
+        segments: Vec<SegmentId>,
+    },
+    Remove {
+        segment: SegmentId,
+    },
     Close,
 }
 
@@ -74,7 +88,7 @@ enum Closing {
 
 /// See the module's text.
 pub(super) struct Rotation {
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
     pub(super) open: Option<OpenSegment>,
     ready: VecDeque<(SegmentId, FileId)>,
     sealing: VecDeque<Sealing>,
@@ -87,7 +101,7 @@ pub(super) struct Rotation {
     disk_full: bool,
     /// There was no room for another segment; not before then again.
     prepare_at: Option<u64>,
-    trims: Vec<(u64, usize)>,
+    trims: Vec<(u64, Wanted)>,
     trimmed: Vec<(u64, u64)>,
     closing: Closing,
 }
@@ -148,8 +162,8 @@ impl Rotation {
         self.files.iter().find(|(id, _)| *id == segment).map(|(_, file)| *file)
     }
 
-    pub(super) fn want_trim(&mut self, id: u64, keep_sealed: usize) {
-        self.trims.push((id, keep_sealed));
+    pub(super) fn want_trim(&mut self, id: u64, wanted: Wanted) {
+        self.trims.push((id, wanted));
     }
 
     pub(super) fn take_trimmed(&mut self, id: u64) -> Option<super::Reply> {
@@ -183,9 +197,15 @@ impl Rotation {
         (0..FileId::LIMIT).map(FileId).find(|file| self.files.iter().all(|(_, used)| used != file))
     }
 
+    /// Whether nothing keeps the next job from being begun.
+    pub(super) fn may_begin_job(&self) -> bool {
+        self.job.is_none() && self.closing == Closing::No
+    }
+
     /// How many segments are to be ready.
-    fn ahead(&self, config: &ShardConfig) -> usize {
-        (AHEAD_BYTES / config.segment_bytes).clamp(1, 4) as usize
+    pub(super) fn ahead(&self, config: &ShardConfig) -> usize {
+        let ahead = (AHEAD_BYTES / config.segment_bytes).clamp(1, 4) as usize;
+        ahead.min(retention::ahead_max(config))
     }
 
     /// A large segment is prepared only once the open one is in use, so that a small log stays
@@ -234,7 +254,7 @@ impl Shard {
     }
 
     /// No more batches go into the open segment. An empty one stays open.
-    pub(super) fn seal_open_segment(&mut self) {
+    pub(super) fn seal_open_segment(&mut self, reason: Reason) {
         let Some(open) = self.rotation.open.take() else { return };
         if open.so_far.end_lsn == open.so_far.base_lsn {
             self.rotation.open = Some(open);
@@ -247,6 +267,8 @@ impl Shard {
         let entries = if whole { self.streams.take_all() } else { self.streams.take_changes() };
         self.sync_wanted = self.sync_wanted.max(open.so_far.end_lsn);
         self.rotation.sealing.push_back(Sealing { open, entries, whole });
+        self.counts.sealed.note(reason);
+        self.keeper.segments_changed();
     }
 
     /// The next operation of the job at hand, or of the next one.
@@ -267,7 +289,7 @@ impl Shard {
             }
         }
         loop {
-            let mut job = self.rotation.job.take().or_else(|| self.pick_job())?;
+            let mut job = self.rotation.job.take().or_else(|| self.pick_job(now))?;
             match self.step(&mut job, now) {
                 Step::Do(op) => {
                     job.in_flight = true;
@@ -287,7 +309,7 @@ impl Shard {
         }
     }
 
-    fn pick_job(&mut self) -> Option<Job> {
+    fn pick_job(&mut self, now: Time) -> Option<Job> {
         let start = |kind| Some(Job { kind, step: 0, in_flight: false, retry_at: None });
         let durable = self.durable;
         let rotation = &mut self.rotation;
@@ -297,17 +319,23 @@ impl Shard {
             return start(JobKind::Seal { sealing, obsolete: Vec::new() });
         }
         if !rotation.trims.is_empty() && rotation.sealing.is_empty() {
-            let (id, keep) = rotation.trims.remove(0);
-            let sealed = rotation.manifest.segments.iter();
-            let sealed = sealed.filter(|entry| entry.state != SegmentState::Unsealed);
-            let sealed: Vec<SegmentId> = sealed.map(|entry| entry.segment).collect();
-            let count = sealed.len().saturating_sub(keep);
-            return start(JobKind::Trim { id, segments: sealed[..count].to_vec() });
+            let (id, wanted) = rotation.trims.remove(0);
+            let segments = self.wanted_away(wanted, now);
+            return start(JobKind::Trim { id: Some(id), segments });
+        }
+        if self.rotation.closing == Closing::No {
+            let segments = self.expired(now);
+            if !segments.is_empty() {
+                return start(JobKind::Trim { id: None, segments });
+            }
         }
         self.recycle();
         let waited_for = !self.pending.is_empty();
         let rotation = &mut self.rotation;
-        if rotation.spares.len() > SPARES_MAX {
+        let files =
+            rotation.manifest.segments.len() + rotation.spares.len() + rotation.retired.len();
+        let too_many = retention::too_many_files(&self.config, files);
+        if rotation.spares.len() > if too_many { 0 } else { SPARES_MAX } {
             let segment = rotation.spares.remove(0);
             return start(JobKind::Remove { segment });
         }
@@ -410,7 +438,7 @@ impl Shard {
                 None => return Step::Finished,
             },
             (JobKind::Trim { id, segments }, 0) if segments.is_empty() => {
-                self.rotation.trimmed.push((*id, 0));
+                self.rotation.trimmed.extend(id.map(|id| (id, 0)));
                 return Step::Finished;
             }
             (JobKind::Trim { segments, .. }, 0) => {
@@ -525,13 +553,15 @@ impl Shard {
             }
             (JobKind::Seal { sealing, .. }, 2) => {
                 self.rotation.sealed_to = sealing.open.so_far.end_lsn;
+                self.keeper.segments_changed();
             }
             (JobKind::Seal { sealing, .. }, 3) => {
                 let segment = sealing.open.segment;
                 self.rotation.files.retain(|(id, _)| *id != segment);
             }
             (JobKind::Trim { id, segments }, 0) => {
-                self.rotation.trimmed.push((*id, segments.len() as u64));
+                self.counts.trimmed += segments.len() as u64;
+                self.rotation.trimmed.extend(id.map(|id| (id, segments.len() as u64)));
                 let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.segments)
                     .into_iter()
                     .partition(|segment| segments.contains(&segment.segment));

@@ -1,5 +1,6 @@
 //! What a shard remembers of its streams while it writes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::format::batch::Run;
@@ -22,6 +23,9 @@ pub(crate) struct Streams {
     names: Vec<Option<Arc<str>>>,
     /// Streams whose names no part of the catalogue has yet.
     unnamed: Vec<StreamId>,
+    /// Below which offset the records of a stream are not there any more, for the few that were
+    /// trimmed by themselves.
+    trimmed: BTreeMap<StreamId, Offset>,
 }
 
 impl Streams {
@@ -40,15 +44,35 @@ impl Streams {
     pub(crate) fn found(&mut self, stream: StreamId, next: Offset) {
         let state = self.state(stream);
         state.next = state.next.max(next.0);
+        self.touch(stream);
+    }
+
+    fn touch(&mut self, stream: StreamId) {
+        let state = self.state(stream);
         if !state.touched {
             state.touched = true;
             self.touched.push(stream);
         }
     }
 
+    /// The records of a stream below an offset are not there any more.
+    pub(crate) fn trim(&mut self, stream: StreamId, before: Offset) {
+        let known = self.trimmed.entry(stream).or_default();
+        *known = before.max(*known);
+        self.touch(stream);
+    }
+
+    /// The streams that were trimmed by themselves, and where each begins.
+    pub(crate) fn trims(&self) -> impl Iterator<Item = (StreamId, Offset)> {
+        self.trimmed.iter().map(|(stream, before)| (*stream, *before))
+    }
+
     /// The catalogue says where a stream goes on, and what it is called.
     pub(crate) fn catalogued(&mut self, entry: CatalogueEntry) {
         self.state(entry.stream).next = entry.next_offset.0;
+        if entry.trimmed_before > Offset(0) {
+            self.trimmed.insert(entry.stream, entry.trimmed_before);
+        }
         if let Some(name) = entry.name {
             self.names[entry.stream.0 as usize] = Some(name);
         }
@@ -105,8 +129,13 @@ impl Streams {
         CatalogueEntry {
             stream,
             next_offset: Offset(self.states[index].next),
+            trimmed_before: self.trimmed_before(stream),
             name: if with_name { self.names[index].clone() } else { None },
         }
+    }
+
+    fn trimmed_before(&self, stream: StreamId) -> Offset {
+        self.trimmed.get(&stream).copied().unwrap_or_default().min(self.next(stream))
     }
 
     fn state(&mut self, stream: StreamId) -> &mut StreamState {
@@ -143,5 +172,26 @@ mod tests {
         let changes = streams.take_changes();
         assert_eq!((changes.len(), changes[0].name.as_deref()), (1, None));
         assert_eq!(streams.take_all().len(), 3);
+    }
+
+    #[test]
+    fn a_trim_is_kept_in_every_later_part() {
+        let mut streams = Streams::default();
+        streams.created(StreamId(1), "one".into());
+        let mut run = Run { stream: StreamId(1), count: 9, base: Offset(0) };
+        streams.place(&mut run);
+        streams.take_changes();
+        streams.trim(StreamId(1), Offset(4));
+        streams.trim(StreamId(1), Offset(2));
+        let changes = streams.take_changes();
+        assert_eq!((changes.len(), changes[0].trimmed_before), (1, Offset(4)));
+        assert!(streams.take_changes().is_empty());
+        streams.place(&mut run);
+        assert_eq!(streams.take_changes()[0].trimmed_before, Offset(4));
+        let all = streams.take_all();
+        assert_eq!(all[1].trimmed_before, Offset(4));
+        let mut again = Streams::default();
+        all.into_iter().for_each(|entry| again.catalogued(entry));
+        assert_eq!(again.trims().collect::<Vec<_>>(), [(StreamId(1), Offset(4))]);
     }
 }

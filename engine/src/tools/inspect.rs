@@ -166,9 +166,12 @@ fn try_inspect(files: &mut ShardFiles) -> Result<(Epoch, ShardInspection), OpenE
     let segments = segments(files, &manifest, &tail)?;
     let firsts = first_offsets(files, &manifest, &segments, &tail.streams)?;
     let next = |id| tail.streams.next(id);
+    let trimmed_before: BTreeMap<StreamId, Offset> = tail.streams.trims().collect();
     let streams = tail.streams.named().map(|(id, name)| {
         let next_offset = next(id);
-        let first_offset = firsts.get(&id).copied().unwrap_or(next_offset).min(next_offset);
+        let trimmed = trimmed_before.get(&id).copied().unwrap_or_default();
+        let first_offset = firsts.get(&id).copied().unwrap_or(next_offset);
+        let first_offset = first_offset.max(trimmed).min(next_offset);
         StreamInspection {
             name: name.to_string(),
             id,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::walk::{Batch, Hole};
 use crate::format::batch::{BatchKind, Run, frame_bytes};
+use crate::format::catalogue::CatalogueEntry;
 use crate::ids::{Offset, StreamId};
 
 /// Offsets of a stream that are not there any more.
@@ -14,6 +15,27 @@ pub(super) struct Missing {
     pub(super) stream: StreamId,
     pub(super) first: Offset,
     pub(super) next: Offset,
+}
+
+/// What the catalogue says of each stream.
+pub(super) type Catalogue = BTreeMap<StreamId, Known>;
+
+/// What the catalogue says of a stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    pub(super) next: Offset,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) trimmed_before: Offset,
+}
+
+/// Adds what a later part says.
+pub(super) fn merge(catalogue: &mut Catalogue, entries: Vec<CatalogueEntry>) {
+    for entry in entries {
+        let known = catalogue.entry(entry.stream).or_default();
+        known.next = entry.next_offset;
+        known.name = entry.name.or_else(|| known.name.take());
+        known.trimmed_before = known.trimmed_before.max(entry.trimmed_before);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +55,8 @@ pub(super) struct Ledger {
     last_ns: u64,
     pub(super) streams: BTreeMap<StreamId, Seen>,
     pub(super) created: BTreeMap<StreamId, Arc<str>>,
+    /// Streams that were trimmed, each to the largest offset.
+    pub(super) trimmed_before: BTreeMap<StreamId, Offset>,
     pub(super) missing: Vec<Missing>,
     /// Streams that begin behind a hole in a trimmed log: what was before cannot be told.
     pub(super) unclear: Vec<StreamId>,
@@ -55,6 +79,10 @@ impl Ledger {
         self.last_ns = self.last_ns.max(batch.header.timestamp_ns);
         for (stream, name) in &batch.created {
             self.created.insert(*stream, Arc::clone(name));
+        }
+        for (stream, before) in &batch.trimmed {
+            let known = self.trimmed_before.entry(*stream).or_default();
+            *known = (*before).max(*known);
         }
         wrong.extend(batch.runs.iter().filter_map(|run| self.run(run)));
         wrong
@@ -123,6 +151,17 @@ impl Ledger {
         let seen = Seen { next: next.0, missing_bytes: self.missing_bytes };
         self.streams.insert(stream, seen);
         None
+    }
+
+    /// The catalogue stands here: trims that it has forgotten, in words.
+    pub(super) fn forgotten_trims(&self, catalogue: &Catalogue) -> Vec<String> {
+        let known = |stream| catalogue.get(stream).map_or(Offset(0), |known| known.trimmed_before);
+        let forgotten = self.trimmed_before.iter().filter(|(id, before)| known(id) < **before);
+        let tell = |(stream, before): (&StreamId, &Offset)| {
+            let id = stream.0;
+            format!("the catalogue does not say that stream {id} was trimmed before {before}")
+        };
+        forgotten.map(tell).collect()
     }
 
     /// There is a stream that goes on at this offset at least.

@@ -1,12 +1,10 @@
 //! Checking everything that a log holds.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use ringlog_disk::{Dir, DiskErrorKind};
 
-use super::ledger::Ledger;
+use super::ledger::{Catalogue, Ledger, merge};
 use super::tail_walk::walk_unsealed;
 use super::walk::{Batch, Hole, Item, Stretch};
 use super::{Meter, Progress, ShardFiles, open_dir, read_meta, shard_dir};
@@ -103,8 +101,6 @@ pub(super) struct ShardCheck<'a, 'm> {
     meter: &'a mut Meter<'m>,
     ledger: Ledger,
 }
-
-type Catalogue = BTreeMap<StreamId, (Offset, Option<Arc<str>>)>;
 
 impl<'a, 'm> ShardCheck<'a, 'm> {
     /// Checks a shard and adds what is found to the report.
@@ -214,13 +210,7 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         for part in &manifest.catalogue {
             let identity = self.identity();
             match load_part(&mut self.files.disk, &identity, part) {
-                Ok(entries) => {
-                    for entry in entries {
-                        let known = all.entry(entry.stream).or_default();
-                        known.0 = entry.next_offset;
-                        known.1 = entry.name.or_else(|| known.1.take());
-                    }
-                }
+                Ok(entries) => merge(&mut all, entries),
                 Err(OpenError::Corrupt(corruption)) => {
                     // Parts are merged while the log is written.
                     let listed = match self.manifest() {
@@ -368,17 +358,20 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         }
         let seen: Vec<StreamId> = self.ledger.streams.keys().copied().collect();
         for stream in seen {
-            let next = catalogue.get(&stream).map_or(Offset(0), |known| known.0);
+            let next = catalogue.get(&stream).map_or(Offset(0), |known| known.next);
             if let Some(what) = self.ledger.goes_on(stream, next) {
                 self.damage(None, 0, None, what);
             }
         }
-        for (stream, (next, _)) in catalogue {
+        for (stream, known) in catalogue {
             if !self.ledger.streams.contains_key(stream)
-                && let Some(what) = self.ledger.goes_on(*stream, *next)
+                && let Some(what) = self.ledger.goes_on(*stream, known.next)
             {
                 self.damage(None, 0, None, what);
             }
+        }
+        for what in self.ledger.forgotten_trims(catalogue) {
+            self.damage(None, 0, None, what);
         }
     }
 
@@ -386,7 +379,7 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         let named = |stream: &StreamId| {
             *stream == StreamId::CATALOGUE
                 || self.ledger.created.contains_key(stream)
-                || catalogue.get(stream).is_some_and(|(_, name)| name.is_some())
+                || catalogue.get(stream).is_some_and(|known| known.name.is_some())
         };
         let nameless: Vec<u32> = self
             .ledger

@@ -16,10 +16,10 @@ use crate::format::batch::{
 use crate::format::bytes::{get_u32, get_u64};
 use crate::format::manifest::Manifest;
 use crate::format::segment::SEGMENT_HEADER_BYTES;
-use crate::ids::{Epoch, Lsn, StreamId};
+use crate::ids::{Epoch, Lsn, Offset, StreamId};
 use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES, STREAMS_MAX};
 use crate::names;
-use crate::recovery::{Identity, creation, tail};
+use crate::recovery::{Identity, creation, tail, trim};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
@@ -44,6 +44,8 @@ pub(super) struct Batch {
     /// Which offsets of which streams it holds.
     pub(super) runs: Vec<Run>,
     pub(super) created: Vec<(StreamId, Arc<str>)>,
+    /// Streams that it trims, each to an offset.
+    pub(super) trimmed: Vec<(StreamId, Offset)>,
 }
 
 /// A range without a valid batch.
@@ -304,8 +306,8 @@ impl SegmentFile<'_> {
             return Ok(Place::Nothing(Hole { what, ..nothing }));
         }
         if !body {
-            let (runs, created) = (Vec::new(), Vec::new());
-            return Ok(Place::Batch(Batch { header, chain, runs, created }));
+            let (runs, created, trimmed) = (Vec::new(), Vec::new(), Vec::new());
+            return Ok(Place::Batch(Batch { header, chain, runs, created, trimmed }));
         }
         let durable_lsn = header.durable_lsn;
         let mut bad = Hole { to: header.end(), resume: Some(chain), durable_lsn, ..nothing };
@@ -317,7 +319,9 @@ impl SegmentFile<'_> {
             }
         };
         match read_batch(&header, bytes, &identity) {
-            Ok((runs, created)) => Ok(Place::Batch(Batch { header, chain, runs, created })),
+            Ok((runs, created, trimmed)) => {
+                Ok(Place::Batch(Batch { header, chain, runs, created, trimmed }))
+            }
             Err((bad_at, what)) => {
                 if let Some(runs) = read_runs(&header, bytes) {
                     bad.runs = runs;
@@ -361,7 +365,7 @@ impl SegmentFile<'_> {
             return hole;
         }
         let Ok(bytes) = self.get(offset, claimed.stored_bytes as usize) else { return hole };
-        if let Ok((runs, _)) = read_batch(&claimed, bytes, &identity) {
+        if let Ok((runs, ..)) = read_batch(&claimed, bytes, &identity) {
             hole.runs = runs;
             hole.runs_known = true;
             hole.to = Lsn(hole.from.0 + u64::from(claimed.stored_bytes));
@@ -379,7 +383,8 @@ fn foreign(header: &BatchHeader, epoch: Epoch, life: Option<&Manifest>) -> Optio
     (!fits).then(|| "a batch of a life that cannot have written here".to_owned())
 }
 
-type Content = (Vec<Run>, Vec<(StreamId, Arc<str>)>);
+/// Runs, creations of streams, trims of streams.
+type Content = (Vec<Run>, Vec<(StreamId, Arc<str>)>, Vec<(StreamId, Offset)>);
 
 /// Validates the body of a batch.
 fn read_batch(
@@ -389,6 +394,7 @@ fn read_batch(
 ) -> Result<Content, (usize, String)> {
     let mut runs: Vec<Run> = Vec::new();
     let mut creations = Vec::new();
+    let mut trims = Vec::new();
     let mut too_large = None;
     check_body(header, bytes, identity.log, identity.shard, |frame| {
         if frame.stream.0 >= STREAMS_MAX {
@@ -407,6 +413,9 @@ fn read_batch(
         if frame.kind == FrameKind::CreateStream {
             creations.push((frame.payload_start as usize, frame.payload_bytes as usize));
         }
+        if frame.kind == FrameKind::TrimStream {
+            trims.push((frame.payload_start as usize, frame.payload_bytes as usize));
+        }
     })?;
     if let Some(at) = too_large {
         return Err((at, "a stream number that is too large".into()));
@@ -418,5 +427,12 @@ fn read_batch(
             None => return Err((start, "a creation of a stream that cannot be read".into())),
         }
     }
-    Ok((runs, created))
+    let mut trimmed = Vec::with_capacity(trims.len());
+    for (start, len) in trims {
+        match trim(&bytes[start..start + len]) {
+            Some(trim) => trimmed.push(trim),
+            None => return Err((start, "a trim of a stream that cannot be read".into())),
+        }
+    }
+    Ok((runs, created, trimmed))
 }

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use ringlog::driven::{DrivenShard, ShardIdentity, ShardMemory};
 use ringlog::{
-    AppendError, Durability, LogId, OpenError, Options, Receipt, ReceiptError, Reply, Request,
-    StreamId, SyncPolicy, Time,
+    AppendError, Durability, LogId, Offset, OpenError, Options, ReadError, Receipt, ReceiptError,
+    Reply, Request, StreamId, SyncPolicy, Time,
 };
 use ringlog_sim::watch::{Content, Seen, Watch, WatchedDisk};
 use ringlog_sim::{SimDisk, SimWorld, WorldOptions};
@@ -55,7 +55,12 @@ pub(crate) fn try_open(world: &SimWorld, options: &Options) -> Result<Running, O
 
 /// Opens, and waits until the first segments are prepared and the stream is durable.
 pub(crate) fn open(world: &SimWorld, sync: SyncPolicy) -> Running {
-    let mut running = try_open(world, &options(sync)).expect("it opens");
+    open_with(world, &options(sync))
+}
+
+/// The same with other options.
+pub(crate) fn open_with(world: &SimWorld, options: &Options) -> Running {
+    let mut running = try_open(world, options).expect("it opens");
     running.turns(40);
     assert!(matches!(running.ask_and_wait(Request::Flush), Reply::Done));
     running.turns(40);
@@ -119,6 +124,13 @@ impl Running {
         let disk = Box::new(SimDisk::open(&self.world));
         let reader = self.shard.read(disk, self.stream, None).expect("a reader");
         reader.map(|record| record.expect("a record").payload().to_vec()).collect()
+    }
+
+    /// What a reader from this offset on finds: offsets, and errors.
+    pub(crate) fn read_from(&self, from: u64) -> Vec<Result<u64, ReadError>> {
+        let disk = Box::new(SimDisk::open(&self.world));
+        let reader = self.shard.read(disk, self.stream, Some(Offset(from))).expect("a reader");
+        reader.map(|record| record.map(|record| record.offset().0)).collect()
     }
 
     /// How many operations so far were to flush batches.

@@ -8,3 +8,5 @@ mod order;
 mod poison;
 mod policies;
 mod recovery;
+mod retention;
+mod trim;

@@ -24,7 +24,7 @@ use ringlog_disk::{AnyDisk, Dir, DiskError, DiskErrorKind, IoKind, Op};
 use self::backup::Backup;
 use self::rebuild::Rebuilder;
 use self::survey::{Piece, Survey, survey};
-use super::ledger::{Ledger, Missing};
+use super::ledger::{Catalogue, Ledger, Missing};
 use super::verify::{ShardCheck, VerifyReport};
 use super::walk::Item;
 use super::{Meter, Progress, ShardFiles, open_dir};
@@ -112,6 +112,13 @@ pub fn repair(
     Ok(report)
 }
 
+/// What is known of the streams of a shard.
+struct Book {
+    next_offsets: BTreeMap<StreamId, Offset>,
+    names: BTreeMap<StreamId, Arc<str>>,
+    trimmed_before: BTreeMap<StreamId, Offset>,
+}
+
 struct ShardRepair<'a> {
     files: ShardFiles,
     /// For writing; `files` reads meanwhile.
@@ -120,8 +127,6 @@ struct ShardRepair<'a> {
     backup: &'a mut Backup,
     report: &'a mut RepairReport,
 }
-
-type Catalogue = BTreeMap<StreamId, (Offset, Option<Arc<str>>)>;
 
 impl<'a> ShardRepair<'a> {
     fn run(
@@ -168,7 +173,7 @@ impl<'a> ShardRepair<'a> {
     fn apply(&mut self, mut found: Survey) -> Result<(), OpenError> {
         self.backup.begin()?;
         self.report.notes.append(&mut found.notes);
-        let (next_offsets, names) = self.book(&found);
+        let book = self.book(&found);
         let mut segments = Vec::with_capacity(found.pieces.len());
         let mut chain = found.trimmed_chain;
         let mut last_ns = 0;
@@ -200,7 +205,7 @@ impl<'a> ShardRepair<'a> {
         for dropped in &found.dropped {
             self.backup.copy(self.shard, names::segment(*dropped).as_str())?;
         }
-        self.commit(&found, segments, &next_offsets, &names)
+        self.commit(&found, segments, &book)
     }
 
     fn backup_segment(&mut self, piece: &Piece) -> Result<(), OpenError> {
@@ -212,20 +217,22 @@ impl<'a> ShardRepair<'a> {
         &mut self,
         found: &Survey,
         segments: Vec<ManifestSegment>,
-        next_offsets: &BTreeMap<StreamId, Offset>,
-        names: &BTreeMap<StreamId, Arc<str>>,
+        book: &Book,
     ) -> Result<(), OpenError> {
         for number in &found.part_numbers {
             self.backup.copy(self.shard, names::catalogue(*number).as_str())?;
         }
         self.backup.copy(self.shard, names::MANIFEST_FILE)?;
         let number = found.part_numbers.iter().max().copied().unwrap_or(0) + 1;
-        let entries: Vec<CatalogueEntry> = next_offsets
+        let trimmed = |stream| book.trimmed_before.get(stream).copied().unwrap_or_default();
+        let entries: Vec<CatalogueEntry> = book
+            .next_offsets
             .iter()
             .map(|(stream, next_offset)| CatalogueEntry {
                 stream: *stream,
                 next_offset: *next_offset,
-                name: names.get(stream).cloned(),
+                trimmed_before: trimmed(stream).min(*next_offset),
+                name: book.names.get(stream).cloned(),
             })
             .collect();
         let identity = self.files.identity;
@@ -255,11 +262,8 @@ impl<'a> ShardRepair<'a> {
         Ok(())
     }
 
-    /// Where each stream goes on, what it is called, and what of it is lost.
-    fn book(
-        &mut self,
-        found: &Survey,
-    ) -> (BTreeMap<StreamId, Offset>, BTreeMap<StreamId, Arc<str>>) {
+    /// Where each stream begins and goes on, what it is called, and what of it is lost.
+    fn book(&mut self, found: &Survey) -> Book {
         let mut ledger = Ledger::new(found.trimmed_lsn.0 > 0);
         for (at, piece) in found.pieces.iter().enumerate() {
             if found.catalogued_pieces == Some(at) {
@@ -275,8 +279,8 @@ impl<'a> ShardRepair<'a> {
         if found.catalogued_pieces == Some(found.pieces.len()) {
             goes_on(&mut ledger, &found.catalogue);
         }
-        for (stream, (next, _)) in &found.catalogue {
-            ledger.know(*stream, *next);
+        for (stream, known) in &found.catalogue {
+            ledger.know(*stream, known.next);
         }
         for stream in ledger.created.keys().copied().collect::<Vec<_>>() {
             ledger.know(stream, Offset(0));
@@ -291,7 +295,7 @@ impl<'a> ShardRepair<'a> {
         }
         let mut names: BTreeMap<StreamId, Arc<str>> = BTreeMap::new();
         let catalogued = found.catalogue.iter();
-        names.extend(catalogued.filter_map(|(id, (_, name))| Some((*id, name.clone()?))));
+        names.extend(catalogued.filter_map(|(id, known)| Some((*id, known.name.clone()?))));
         names.extend(ledger.created.iter().map(|(id, name)| (*id, Arc::clone(name))));
         let mut taken: BTreeSet<Arc<str>> = names.values().cloned().collect();
         for stream in next_offsets.keys().filter(|stream| **stream != StreamId::CATALOGUE) {
@@ -307,8 +311,19 @@ impl<'a> ShardRepair<'a> {
             taken.insert(Arc::clone(&name));
             names.insert(*stream, name);
         }
+        let mut trimmed_before = std::mem::take(&mut ledger.trimmed_before);
+        for (stream, known) in &found.catalogue {
+            let before = trimmed_before.entry(*stream).or_default();
+            *before = known.trimmed_before.max(*before);
+        }
+        for missing in &mut lost {
+            // What was trimmed before it was damaged is not lost.
+            let before = trimmed_before.get(&missing.stream).copied().unwrap_or_default();
+            missing.first = missing.first.max(before);
+        }
+        lost.retain(|missing| missing.first < missing.next);
         self.tell_lost(lost, &ledger, &names);
-        (next_offsets, names)
+        Book { next_offsets, names, trimmed_before }
     }
 
     fn tell_lost(
@@ -342,8 +357,8 @@ impl<'a> ShardRepair<'a> {
 }
 
 fn goes_on(ledger: &mut Ledger, catalogue: &Catalogue) {
-    for (stream, (next, _)) in catalogue {
+    for (stream, known) in catalogue {
         // A contradiction is settled by taking the larger offset.
-        drop(ledger.goes_on(*stream, *next));
+        drop(ledger.goes_on(*stream, known.next));
     }
 }

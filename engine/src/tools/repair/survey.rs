@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 
 use super::super::Meter;
 use super::super::ShardFiles;
-use super::super::ledger::Ledger;
+use super::super::ledger::{Catalogue, Ledger, merge};
 use super::super::tail_walk::{cut, walk_unsealed};
 use super::super::walk::{Hole, Item, Stretch};
-use super::Catalogue;
 use crate::error::{Corruption, OpenError};
 use crate::format::batch::{BatchKind, Run};
-use crate::format::catalogue::{self, CatalogueEntry};
+use crate::format::catalogue;
 use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed};
 use crate::ids::{Epoch, Lsn, Offset, SegmentId, StreamId};
@@ -207,14 +206,6 @@ fn sealed_piece(
     });
     let footer = footer.map(|footer| footer.sealed);
     Ok(Piece { segment, base, items, whole_file, footer, unproven: false })
-}
-
-fn merge(catalogue: &mut Catalogue, entries: Vec<CatalogueEntry>) {
-    for entry in entries {
-        let known = catalogue.entry(entry.stream).or_default();
-        known.0 = entry.next_offset;
-        known.1 = entry.name.or_else(|| known.1.take());
-    }
 }
 
 fn part_files(files: &mut ShardFiles) -> Result<Vec<u64>, OpenError> {
@@ -447,14 +438,15 @@ fn end_with_what_the_catalogue_knows(
         }
     }
     let mut runs = Vec::new();
-    for (stream, (next, _)) in catalogue {
+    for (stream, known) in catalogue {
+        let next = known.next;
         let seen = ledger.streams.get(stream).map(|seen| seen.next);
         let begin = match seen {
             Some(seen) => seen,
             None if start > Lsn(0) => next.0,
             None => 0,
         };
-        push_runs(&mut runs, *stream, begin, *next);
+        push_runs(&mut runs, *stream, begin, next);
     }
     if runs.is_empty() {
         return;
