@@ -2,18 +2,21 @@
 
 use crate::blocking::BlockingDisk;
 use crate::dir::Dir;
+use crate::memory::MemoryDisk;
 use crate::op::{Completion, Disk, DiskError, DiskFacts, Op, Tag, Wait};
 use crate::options::{DiskOptions, IoKind};
 use crate::uring::UringDisk;
 use crate::waker::Waker;
 
-/// A real disk of either kind.
+/// A disk of whichever kind.
 #[derive(Debug)]
 pub enum AnyDisk {
     /// On io_uring.
     Uring(Box<UringDisk>),
     /// On blocking system calls.
     Blocking(Box<BlockingDisk>),
+    /// In memory.
+    Memory(Box<MemoryDisk>),
 }
 
 /// Opens a disk on the files of `dir`, on the thread that will drive it. `lock` is a locked
@@ -49,6 +52,7 @@ impl Disk for AnyDisk {
         match self {
             Self::Uring(disk) => disk.submit(tag, op),
             Self::Blocking(disk) => disk.submit(tag, op),
+            Self::Memory(disk) => disk.submit(tag, op),
         }
     }
 
@@ -56,6 +60,7 @@ impl Disk for AnyDisk {
         match self {
             Self::Uring(disk) => Disk::send(&mut **disk),
             Self::Blocking(disk) => disk.send(),
+            Self::Memory(disk) => disk.send(),
         }
     }
 
@@ -63,6 +68,7 @@ impl Disk for AnyDisk {
         match self {
             Self::Uring(disk) => disk.reap(wait, out),
             Self::Blocking(disk) => disk.reap(wait, out),
+            Self::Memory(disk) => disk.reap(wait, out),
         }
     }
 
@@ -70,6 +76,7 @@ impl Disk for AnyDisk {
         match self {
             Self::Uring(disk) => disk.in_flight(),
             Self::Blocking(disk) => disk.in_flight(),
+            Self::Memory(disk) => disk.in_flight(),
         }
     }
 
@@ -77,6 +84,7 @@ impl Disk for AnyDisk {
         match self {
             Self::Uring(disk) => disk.waker(),
             Self::Blocking(disk) => disk.waker(),
+            Self::Memory(disk) => disk.waker(),
         }
     }
 
@@ -84,6 +92,7 @@ impl Disk for AnyDisk {
         match self {
             Self::Uring(disk) => disk.facts(),
             Self::Blocking(disk) => disk.facts(),
+            Self::Memory(disk) => disk.facts(),
         }
     }
 }

@@ -52,6 +52,34 @@ impl FileWatch for NoWatch {
     fn goes(&mut self, _: FileId) {}
 }
 
+/// Whether a number is a multiple of a power of two.
+fn is_aligned(align_bytes: u64, number: u64) -> bool {
+    number & (align_bytes - 1) == 0
+}
+
+/// Whether a write has sound slices, and lies where a file can have bytes.
+pub(crate) fn is_sound_write(align_bytes: u64, offset: u64, data: &[Slice]) -> bool {
+    let mut end = offset;
+    for slice in data {
+        let len = slice.len as u64;
+        if slice.len == 0 || slice.len > slice.block.len() || !is_aligned(align_bytes, len) {
+            return false;
+        }
+        match end.checked_add(len) {
+            Some(sum) => end = sum,
+            None => return false,
+        }
+    }
+    !data.is_empty() && is_aligned(align_bytes, offset) && end <= i64::MAX as u64
+}
+
+/// Whether a read fits its block, and lies where a file can have bytes.
+pub(crate) fn is_sound_read(align_bytes: u64, offset: u64, block: &[u8], len: usize) -> bool {
+    let aligned = is_aligned(align_bytes, offset) && is_aligned(align_bytes, len as u64);
+    let end = offset.checked_add(len as u64);
+    aligned && len <= block.len() && end.is_some_and(|end| end <= i64::MAX as u64)
+}
+
 /// The front desk of a disk.
 pub(crate) struct Desk {
     files: Vec<Place>,
@@ -115,13 +143,12 @@ impl Desk {
     /// is open for it and counted busy until [`Desk::release`].
     pub(crate) fn admit(&mut self, tag: Tag, op: Op, watch: &mut impl FileWatch) -> Option<Op> {
         let (file, writes, sound) = match &op {
-            Op::Write { file, offset, data, .. } => (*file, true, self.is_sound(*offset, data)),
+            Op::Write { file, offset, data, .. } => {
+                (*file, true, is_sound_write(self.align_bytes, *offset, data))
+            }
             Op::Sync { file } => (*file, true, true),
             Op::Read { file, offset, block, len } => {
-                let aligned = self.is_aligned(*offset) && self.is_aligned(*len as u64);
-                let end = offset.checked_add(*len as u64);
-                let fits = *len <= block.len() && end.is_some_and(|end| end <= i64::MAX as u64);
-                (*file, false, aligned && fits)
+                (*file, false, is_sound_read(self.align_bytes, *offset, block, *len))
             }
             _ => {
                 self.take_name_op(tag, op, watch);
@@ -152,32 +179,13 @@ impl Desk {
         None
     }
 
-    fn is_aligned(&self, number: u64) -> bool {
-        number & (self.align_bytes - 1) == 0
-    }
-
-    fn is_sound(&self, offset: u64, data: &[Slice]) -> bool {
-        let mut end = offset;
-        for slice in data {
-            let len = slice.len as u64;
-            if slice.len == 0 || slice.len > slice.block.len() || !self.is_aligned(len) {
-                return false;
-            }
-            match end.checked_add(len) {
-                Some(sum) => end = sum,
-                None => return false,
-            }
-        }
-        !data.is_empty() && self.is_aligned(offset) && end <= i64::MAX as u64
-    }
-
     fn take_name_op(&mut self, tag: Tag, op: Op, watch: &mut impl FileWatch) {
         let (then, job) = match op {
             Op::Open { file, name, write } => {
                 (Then::Install { file, write }, Job::Open { name, write })
             }
             Op::Create { file, name, bytes } => {
-                if !self.is_aligned(bytes) || bytes > i64::MAX as u64 {
+                if !is_aligned(self.align_bytes, bytes) || bytes > i64::MAX as u64 {
                     let what = format!("create {name}: a bad length");
                     self.fail(tag, Vec::new(), DiskError::new(DiskErrorKind::Unexpected, what));
                     return;

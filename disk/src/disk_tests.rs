@@ -89,6 +89,14 @@ fn uring_keeps_the_contract() {
 }
 
 #[test]
+fn memory_keeps_the_contract() {
+    suite::run_all(&mut || {
+        let pool = BlockPool::new(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
+        (Box::new(crate::MemoryDevice::new().root().disk()), pool)
+    });
+}
+
+#[test]
 fn memory_file_systems_keep_the_contract() {
     let shm = Path::new("/dev/shm");
     if !shm.is_dir() {

@@ -22,9 +22,11 @@ pub mod dir;
 mod direct;
 pub mod floor;
 pub mod futex;
+pub mod memory;
 mod names;
 pub mod op;
 pub mod options;
+pub mod place;
 pub mod probe;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
@@ -37,11 +39,13 @@ pub use block::{Block, BlockPool};
 pub use blocking::BlockingDisk;
 pub use device::{DeviceStats, block_device_stats, interrupt_cpu};
 pub use dir::{Dir, entropy};
+pub use memory::{MemoryDevice, MemoryDir, MemoryDisk};
 pub use op::{
     Completion, Disk, DiskError, DiskErrorKind, DiskFacts, Done, FileId, FileName, Flush, Listed,
     Op, Slice, Tag, Wait, run,
 };
 pub use options::{DiskOptions, IoKind, Primitive, Restrict};
+pub use place::Place;
 pub use probe::{CommitProbe, probe_commit};
 pub use uring::UringDisk;
 pub use waker::Waker;

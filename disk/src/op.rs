@@ -296,7 +296,7 @@ impl std::error::Error for DiskError {}
 /// What a disk knows of itself; nothing of it changes while it is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskFacts {
-    /// "io_uring", "blocking" or "simulated".
+    /// "io_uring", "blocking", "memory" or "simulated".
     pub kind: &'static str,
     /// Offsets, lengths and addresses of data operations are multiples of this: the larger of the
     /// physical block and the direct-I/O alignment. A power of two, at most 4096.

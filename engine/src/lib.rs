@@ -59,7 +59,7 @@ pub use options::{Durability, Format, Options, RecoveryMode, Retention, SyncPoli
 pub use reader::{Reader, Record};
 pub use receipt::Receipt;
 pub use recovery::ShardRecovery;
-pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, Primitive};
+pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, MemoryDevice, Primitive};
 pub use shard::Rotations;
 #[doc(hidden)]
 pub use shard::{Reply, Request, ShardCounts, Time};

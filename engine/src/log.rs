@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ringlog_disk::MemoryDevice;
+
 use crate::error::{
     AppendError, LogError, OpenError, ReadError, ReceiptError, StreamError, TrimError,
 };
@@ -15,7 +17,7 @@ use crate::format::meta::LogMeta;
 use crate::ids::{Offset, StreamId};
 use crate::inbox::{Admission, How, Inbox};
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
-use crate::open;
+use crate::open::{self, Opened};
 use crate::options::{Durability, Options, RecoveryMode, Retention, SyncPolicy};
 use crate::published::Published;
 use crate::reader::{Reader, Wanted};
@@ -47,7 +49,7 @@ pub(crate) enum Writer {
 pub(crate) struct OpenShard {
     pub(crate) writer: Writer,
     pub(crate) published: Arc<Published>,
-    pub(crate) dir: ringlog_disk::Dir,
+    pub(crate) dir: ringlog_disk::Place,
     pub(crate) epoch: crate::ids::Epoch,
     /// The number of the next stream that is created.
     pub(crate) next_stream: u32,
@@ -75,7 +77,7 @@ struct Inner {
     registry: RwLock<Registry>,
     recovery: RecoveryReport,
     /// Keeps the directory locked until the log is closed.
-    lock: Mutex<Option<ringlog_disk::Dir>>,
+    lock: Mutex<Option<ringlog_disk::Place>>,
 }
 
 /// An open log. Cheap to clone, usable from any thread.
@@ -93,6 +95,77 @@ impl Log {
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
         options.validate()?;
         let opened = open::open(dir.as_ref(), &options)?;
+        Ok(Self::from_opened(opened, options))
+    }
+
+    /// Makes a log in memory: the same log in every respect, but for files. For tests of what is
+    /// built on a log, and for what need not outlive the process.
+    ///
+    /// The device holds what would be the files. It outlives the log: [`Log::open_in`] opens it
+    /// again, as after a restart, and on it a full disk, failed writes and flushes, and power cuts
+    /// are made to happen; see [`MemoryDevice`].
+    ///
+    /// Options that choose how a disk is reached (`io`, `primitive`, `pin`) mean nothing here. Of
+    /// the rest, `memory_bytes` and `format.segment_bytes` are worth choosing small in tests: the
+    /// first is taken at once, the second only as it is filled.
+    ///
+    /// ```
+    /// use ringlog::{AppendError, FullReason, Format, Log, Options};
+    ///
+    /// let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    /// let options = Options { format, memory_bytes: 4 << 20, ..Options::default() };
+    /// let (log, device) = Log::in_memory(options.clone())?;
+    /// let orders = log.stream("orders")?;
+    /// orders.append(b"first")?.wait()?;
+    ///
+    /// // The disk is full: sooner or later an append is refused, and what was acknowledged stays.
+    /// device.set_full(true);
+    /// let refused = loop {
+    ///     match orders.append(&[7; 50_000]) {
+    ///         Ok(receipt) => drop(receipt.wait()),
+    ///         Err(error) => break error,
+    ///     }
+    /// };
+    /// assert_eq!(refused, AppendError::Full { reason: FullReason::Disk });
+    ///
+    /// // There is room again: the log goes on by itself.
+    /// device.set_full(false);
+    /// let patience = std::time::Duration::from_secs(10);
+    /// orders.append_within(b"second", ringlog::Durability::Synced, patience)?.wait()?;
+    ///
+    /// // A flush fails: the record is not acknowledged, and nothing is until the log is reopened.
+    /// device.fail_next_flush();
+    /// assert!(orders.append(b"third")?.wait().is_err());
+    /// assert!(matches!(orders.append(b"fourth").err(), Some(AppendError::Poisoned(_))));
+    /// drop((orders, log));
+    ///
+    /// // The power is cut: what was acknowledged is there.
+    /// device.power_cut();
+    /// let log = Log::open_in(&device, options)?;
+    /// let first = log.stream("orders")?.read(..)?.next().expect("there is one")?;
+    /// assert_eq!(first.payload(), b"first");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`OpenError`]: an option is out of bounds, or the memory is not to be had.
+    pub fn in_memory(options: Options) -> Result<(Self, MemoryDevice), OpenError> {
+        let device = MemoryDevice::new();
+        Ok((Self::open_in(&device, options)?, device))
+    }
+
+    /// Opens the log on a device in memory, as [`Log::open`] opens a directory: creates it where
+    /// there is none, recovers it, and refuses a second writer.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_in(device: &MemoryDevice, options: Options) -> Result<Self, OpenError> {
+        options.validate()?;
+        let opened = open::open_in(device, &options)?;
+        Ok(Self::from_opened(opened, options))
+    }
+
+    fn from_opened(opened: Opened, options: Options) -> Self {
         let mut places = HashMap::new();
         for (shard, open) in opened.shards.iter().enumerate() {
             for (id, name) in &open.names {
@@ -101,7 +174,7 @@ impl Log {
         }
         let next = opened.shards.iter().map(|shard| shard.next_stream).collect();
         let shards = opened.shards.iter().map(|shard| shard.recovery.clone()).collect();
-        Ok(Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             options,
             meta: opened.meta,
             facts: opened.facts,
@@ -110,7 +183,7 @@ impl Log {
             recovery: RecoveryReport { shards },
             shards: opened.shards,
             lock: Mutex::new(Some(opened.lock)),
-        })))
+        }))
     }
 
     /// The stream of this name (1 to 255 bytes); created where there is none.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringlog_disk::{
-    AnyDisk, BlockingDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, FileName,
-    IoKind, Op, Primitive, entropy, probe_commit,
+    AnyDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, FileName, IoKind,
+    MemoryDevice, Op, Place, Primitive, entropy, probe_commit,
 };
 
 use crate::clock::wall_ns;
@@ -42,23 +42,34 @@ pub(crate) struct Opened {
     pub(crate) shards: Vec<OpenShard>,
     pub(crate) facts: DiskFacts,
     pub(crate) notes: Vec<String>,
-    pub(crate) lock: Dir,
+    pub(crate) lock: Place,
 }
 
 /// A disk for reading files of a shard from any thread.
-pub(crate) fn reader_disk(dir: &Dir) -> Result<Box<dyn Disk + Send>, DiskError> {
-    Ok(Box::new(BlockingDisk::open(dir, None, &DiskOptions::default())?))
+pub(crate) fn reader_disk(dir: &Place) -> Result<Box<dyn Disk + Send>, DiskError> {
+    dir.sendable_disk(&DiskOptions::default())
 }
 
 /// A disk for reading files of a shard, on the calling thread.
-pub(crate) fn reading_disk(dir: &Dir, io: IoKind) -> Result<AnyDisk, DiskError> {
+pub(crate) fn reading_disk(dir: &Place, io: IoKind) -> Result<AnyDisk, DiskError> {
     let kind = if io == IoKind::Uring { IoKind::Auto } else { io };
-    ringlog_disk::open(dir, None, kind, &DiskOptions::default())
+    dir.disk(None, kind, &DiskOptions::default())
 }
 
+/// Opens the log in a directory of a file system.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> {
+    let dir = open_dir(path, writes(options.recovery) && options.create)?;
+    open_place(path, dir.into(), options)
+}
+
+/// Opens the log on a device in memory.
+pub(crate) fn open_in(device: &MemoryDevice, options: &Options) -> Result<Opened, OpenError> {
+    open_place(Path::new("memory"), Place::Memory(device.root()), options)
+}
+
+/// `path` is what the place is called in errors.
+fn open_place(path: &Path, dir: Place, options: &Options) -> Result<Opened, OpenError> {
     let write = writes(options.recovery);
-    let dir = open_dir(path, write && options.create)?;
     let mut notes: Vec<String> = Vec::new();
     if write {
         if !dir.is_writable()? {
@@ -141,7 +152,7 @@ fn open_dir(path: &Path, create: bool) -> Result<Dir, OpenError> {
 }
 
 /// What the file `log` says; `None` where a log may be created.
-pub(crate) fn find_meta(path: &Path, dir: &Dir) -> Result<Option<LogMeta>, OpenError> {
+pub(crate) fn find_meta(path: &Path, dir: &Place) -> Result<Option<LogMeta>, OpenError> {
     let mut disk = reading_disk(dir, IoKind::Blocking)?;
     let name = log_file()?;
     match load_file(&mut disk, name, LOG_FILE_BYTES_MAX) {
@@ -179,7 +190,7 @@ fn log_file() -> Result<FileName, OpenError> {
 
 /// A creation that a crash cut short leaves shards without segments. Anything more is a log that
 /// has lost its file.
-fn check_half_made(dir: &Dir, name: &str) -> Result<(), OpenError> {
+fn check_half_made(dir: &Place, name: &str) -> Result<(), OpenError> {
     let Some(shard) = FileName::new(name) else { return Ok(()) };
     let shard = dir.subdir(&shard, false)?;
     if shard.entries()?.iter().any(|name| name.ends_with(".seg")) {
@@ -196,11 +207,12 @@ fn check_half_made(dir: &Dir, name: &str) -> Result<(), OpenError> {
 }
 
 /// Makes the files of an empty log; the file `log`, last, makes it one.
-fn create(dir: &Dir, options: &Options) -> Result<LogMeta, OpenError> {
-    let primitive = match options.primitive {
-        Some(Primitive::Dsync) => 1,
-        Some(Primitive::LinkedSync) => 2,
-        None => match probe_commit(dir, options.io) {
+fn create(dir: &Place, options: &Options) -> Result<LogMeta, OpenError> {
+    let primitive = match (options.primitive, dir.as_dir()) {
+        (Some(Primitive::Dsync), _) => 1,
+        (Some(Primitive::LinkedSync), _) => 2,
+        (None, None) => 0, // in memory there is nothing to choose
+        (None, Some(dir)) => match probe_commit(dir, options.io) {
             Ok(probe) if probe.better == Primitive::LinkedSync => 2,
             Ok(_) => 1,
             Err(error) if error.kind == DiskErrorKind::Io => return Err(error.into()),
@@ -269,7 +281,7 @@ pub(crate) fn report(
 pub(crate) type Parts = (OpenShard, DiskFacts, Vec<String>);
 
 fn open_for_reading(
-    dir: Dir,
+    dir: Place,
     shard: u16,
     meta: &LogMeta,
     options: &Options,

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringlog_disk::{
-    AnyDisk, BlockPool, Dir, Disk, DiskError, DiskOptions, Primitive, interrupt_cpu,
+    AnyDisk, BlockPool, Dir, Disk, DiskError, DiskOptions, Place, Primitive, interrupt_cpu,
 };
 
 use crate::chunk::chunk_capacity;
@@ -46,8 +46,8 @@ pub(crate) struct Ready {
 
 /// What a writer thread is given.
 struct Task {
-    lock: Dir,
-    dir: Dir,
+    lock: Place,
+    dir: Place,
     shard: u16,
     meta: LogMeta,
     options: Options,
@@ -58,7 +58,7 @@ struct Task {
 
 /// A writer thread that has not begun to write.
 struct Opening {
-    dir: Dir,
+    dir: Place,
     thread: JoinHandle<()>,
     /// Says that the shard has been read and is sound. Closed without a word when it is not.
     sound: Receiver<()>,
@@ -68,8 +68,8 @@ struct Opening {
 
 /// Opens all shards: first each is read, and only when all are sound, anything is changed.
 pub(crate) fn open_for_writing(
-    lock: &Dir,
-    dirs: Vec<Dir>,
+    lock: &Place,
+    dirs: Vec<Place>,
     meta: &LogMeta,
     options: &Options,
 ) -> Result<Vec<Parts>, OpenError> {
@@ -114,8 +114,8 @@ pub(crate) fn open_for_writing(
 
 impl Opening {
     fn begin(
-        lock: &Dir,
-        dir: Dir,
+        lock: &Place,
+        dir: Place,
         shard: u16,
         meta: &LogMeta,
         options: &Options,
@@ -209,11 +209,13 @@ impl Task {
     fn prepare(self) -> Result<Option<(Writer<AnyDisk>, Ready)>, OpenError> {
         let start = Instant::now();
         let mut notes = Vec::new();
-        if self.options.pin && !pin(&self.dir, self.shard) {
+        // In memory there is no device to be near to, and no transfer to be split.
+        let dir = self.dir.as_dir();
+        if self.options.pin && dir.is_some_and(|dir| !pin(dir, self.shard)) {
             notes.push("The writer thread could not be pinned to a CPU.".to_owned());
         }
         let pools = Pools::new(&self.options, self.meta.segment_bytes)?;
-        if !pools.small.huge_pages_advised() {
+        if dir.is_some() && !pools.small.huge_pages_advised() {
             notes.push("Huge pages are not available; transfers are split.".to_owned());
         }
         let primitive = self.options.primitive.unwrap_or(match self.meta.primitive {
@@ -226,8 +228,7 @@ impl Task {
             names_thread: true,
             ..DiskOptions::default()
         };
-        let mut disk =
-            ringlog_disk::open(&self.dir, Some(&self.lock), self.options.io, &disk_options)?;
+        let mut disk = self.dir.disk(Some(&self.lock), self.options.io, &disk_options)?;
         let identity = Identity {
             log: self.meta.log,
             shard: self.shard,

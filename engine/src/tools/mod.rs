@@ -17,7 +17,7 @@ mod walk;
 
 use std::path::Path;
 
-use ringlog_disk::{AnyDisk, BlockPool, Dir, DiskErrorKind, IoKind};
+use ringlog_disk::{AnyDisk, BlockPool, Dir, DiskErrorKind, IoKind, Place};
 
 use crate::error::{Corruption, OpenError};
 use crate::format::meta::LogMeta;
@@ -74,7 +74,7 @@ struct ShardFiles {
 }
 
 impl ShardFiles {
-    fn open(dir: &Dir, meta: &LogMeta, shard: u16) -> Result<Self, OpenError> {
+    fn open(dir: &Place, meta: &LogMeta, shard: u16) -> Result<Self, OpenError> {
         Ok(Self {
             identity: identity(meta, shard),
             disk: reading_disk(dir, IoKind::Auto)?,
@@ -88,8 +88,8 @@ fn identity(meta: &LogMeta, shard: u16) -> Identity {
 }
 
 /// Opens the directory of a log, which must be there.
-fn open_dir(path: &Path) -> Result<Dir, OpenError> {
-    Dir::open(path).map_err(|error| match error.kind {
+fn open_dir(path: &Path) -> Result<Place, OpenError> {
+    Dir::open(path).map(Place::from).map_err(|error| match error.kind {
         DiskErrorKind::NotFound => OpenError::NotFound(path.to_owned()),
         DiskErrorKind::Unexpected => {
             OpenError::NotALog { dir: path.to_owned(), reason: "it is not a directory".into() }
@@ -99,13 +99,13 @@ fn open_dir(path: &Path) -> Result<Dir, OpenError> {
 }
 
 /// What the file `log` says.
-fn read_meta(path: &Path, dir: &Dir) -> Result<LogMeta, OpenError> {
+fn read_meta(path: &Path, dir: &Place) -> Result<LogMeta, OpenError> {
     let meta = find_meta(path, dir)?.ok_or_else(|| OpenError::NotFound(path.to_owned()))?;
     Ok(meta)
 }
 
 /// The directory of a shard, or how it is damaged.
-fn shard_dir(dir: &Dir, shard: u16) -> Result<Result<Dir, Corruption>, OpenError> {
+fn shard_dir(dir: &Place, shard: u16) -> Result<Result<Place, Corruption>, OpenError> {
     let name = names::shard(shard);
     let what = match dir.subdir(&name, false) {
         Ok(dir) => return Ok(Ok(dir)),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ringlog_disk::{Dir, DiskErrorKind};
+use ringlog_disk::{DiskErrorKind, Place};
 
 use super::ledger::{Catalogue, Ledger, merge};
 use super::tail_walk::walk_unsealed;
@@ -70,7 +70,7 @@ pub fn verify(
 }
 
 fn verify_log(
-    dir: &Dir,
+    dir: &Place,
     meta: &LogMeta,
     report: &mut VerifyReport,
     meter: &mut Meter<'_>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ringlog_disk::{Dir, Disk, FileName, IoKind, Op};
+use ringlog_disk::{Disk, FileName, IoKind, Op, Place};
 
 use super::RepairReport;
 use super::backup::Backup;
@@ -21,7 +21,7 @@ use crate::window::{Window, pool_for};
 /// What the file says; where it is damaged or missing, what everything else says.
 pub(super) fn find_or_rebuild(
     path: &Path,
-    dir: &Dir,
+    dir: &Place,
     backup: &mut Backup,
     report: &mut RepairReport,
 ) -> Result<LogMeta, OpenError> {
@@ -52,7 +52,7 @@ struct Votes {
 }
 
 /// What most headers say. `None` where there is not one.
-fn gather(dir: &Dir) -> Result<Option<LogMeta>, OpenError> {
+fn gather(dir: &Place) -> Result<Option<LogMeta>, OpenError> {
     let mut votes = Votes::default();
     let mut shards = 0;
     for shard in 0..SHARDS_MAX as u16 {

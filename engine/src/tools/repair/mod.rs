@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringlog_disk::{AnyDisk, Dir, DiskError, DiskErrorKind, IoKind, Op};
+use ringlog_disk::{AnyDisk, DiskError, DiskErrorKind, IoKind, Op, Place};
 
 use self::backup::Backup;
 use self::rebuild::Rebuilder;
@@ -130,7 +130,7 @@ struct ShardRepair<'a> {
 
 impl<'a> ShardRepair<'a> {
     fn run(
-        dir: &Dir,
+        dir: &Place,
         meta: &LogMeta,
         shard: u16,
         backup: &'a mut Backup,
