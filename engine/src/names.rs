@@ -28,6 +28,11 @@ pub(crate) fn segment(segment: SegmentId) -> FileName {
     name(format!("{:016x}.seg", segment.0))
 }
 
+/// The file of the index of a segment.
+pub(crate) fn index(segment: SegmentId) -> FileName {
+    name(format!("{:016x}.idx", segment.0))
+}
+
 /// The file of a part of the catalogue.
 pub(crate) fn catalogue(number: u64) -> FileName {
     name(format!("{number:016x}.cat"))
@@ -38,6 +43,7 @@ pub(crate) fn catalogue(number: u64) -> FileName {
 pub(crate) enum Kind {
     Manifest,
     Segment(SegmentId),
+    Index(SegmentId),
     Catalogue(u64),
     Other,
 }
@@ -52,6 +58,8 @@ pub(crate) fn kind(file: &FileName) -> Kind {
         Kind::Manifest
     } else if let Some(id) = number(".seg") {
         Kind::Segment(SegmentId(id))
+    } else if let Some(id) = number(".idx") {
+        Kind::Index(SegmentId(id))
     } else if let Some(id) = number(".cat") {
         Kind::Catalogue(id)
     } else {
@@ -67,6 +75,7 @@ mod tests {
     fn names_are_read_back() {
         let id = SegmentId(0xfe_dcba);
         assert_eq!(kind(&segment(id)), Kind::Segment(id));
+        assert_eq!(kind(&index(id)), Kind::Index(id));
         assert_eq!(kind(&catalogue(7)), Kind::Catalogue(7));
         assert_eq!(kind(&manifest()), Kind::Manifest);
         for other in ["1.seg", "manifest.tmp", "00000000000000zz.seg"] {

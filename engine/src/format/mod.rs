@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod bytes;
 pub mod catalogue;
+pub mod index;
 pub mod manifest;
 pub mod meta;
 pub mod segment;

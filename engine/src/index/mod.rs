@@ -6,4 +6,23 @@
 
 mod postings;
 
+use crate::format;
+use crate::format::segment::Sealed;
+use crate::ids::{LogId, SegmentId};
+
 pub(crate) use postings::{Posting, Postings, Snapshot, TimePoint};
+
+/// The index file of a segment: `snapshot` is of exactly the batches that `covers` tells of. `None`
+/// where it cannot be written down; readers then make it anew when they need it.
+///
+/// Cost: linear in the number of postings.
+pub(crate) fn encode(
+    log: LogId,
+    shard: u16,
+    segment: SegmentId,
+    covers: &Sealed,
+    snapshot: &Snapshot,
+) -> Option<Vec<u8>> {
+    let mut postings: Vec<Posting> = snapshot.iter().copied().collect();
+    format::index::encode(log, shard, segment, covers, &mut postings, &snapshot.times)
+}

@@ -3,42 +3,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use crate::format::index::{Posting, TimePoint};
 use crate::ids::{Offset, StreamId};
 
 /// Postings that are kept together: a reader shares full pieces with the writer.
 const PIECE: usize = 4096;
 /// A point in time is noted for a batch that lies this many blocks behind the last one noted.
 pub(crate) const TIME_STEP_BLOCKS: u32 = 16;
-
-/// Records of one stream in one batch: consecutive offsets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Posting {
-    pub(crate) stream: StreamId,
-    /// How many records.
-    pub(crate) records: u32,
-    /// Offset of the first.
-    pub(crate) first: Offset,
-    /// Where the batch begins: blocks of 4096 bytes behind the segment's header.
-    pub(crate) block: u32,
-    /// Its length in blocks.
-    pub(crate) blocks: u32,
-}
-
-impl Posting {
-    /// The offset behind its last record.
-    pub(crate) fn end(&self) -> Offset {
-        Offset(self.first.0.saturating_add(u64::from(self.records)))
-    }
-}
-
-/// When a batch was placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimePoint {
-    /// Nanoseconds since 1970.
-    pub(crate) timestamp_ns: u64,
-    /// Where the batch begins, in blocks behind the segment's header.
-    pub(crate) block: u32,
-}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -109,6 +80,13 @@ impl Postings {
             pieces.push(inner.last.as_slice().into());
         }
         Snapshot { pieces, times: inner.times.clone(), end_block: inner.end_block }
+    }
+
+    /// The postings of what an index covers, in the order of the log.
+    pub(crate) fn restored(all: &[Posting], times: Vec<TimePoint>, end_block: u32) -> Self {
+        let pieces = all.chunks_exact(PIECE);
+        let last = pieces.remainder().to_vec();
+        Self(Mutex::new(Inner { full: pieces.map(Arc::from).collect(), last, times, end_block }))
     }
 
     /// Memory in use, in bytes.

@@ -380,6 +380,9 @@ impl Resume<'_> {
                     }
                     listed || spare
                 }
+                names::Kind::Index(segment) => {
+                    self.manifest.segments.iter().any(|entry| entry.segment == segment)
+                }
                 names::Kind::Catalogue(number) => {
                     self.manifest.catalogue.iter().any(|part| part.number == number)
                 }

@@ -440,7 +440,7 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         for file in files {
             let listed = match names::kind(&file.name) {
                 names::Kind::Manifest => true,
-                names::Kind::Segment(segment) => {
+                names::Kind::Segment(segment) | names::Kind::Index(segment) => {
                     let is = |entry: &ManifestSegment| entry.segment == segment;
                     // Numbers that the manifest does not know yet are those of a writer at work.
                     segment >= manifest.next_segment || manifest.segments.iter().any(is)
