@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use crate::dir::Dir;
+use crate::op::DiskError;
 use crate::sys;
 
 /// Counters of a block device since the system started, and its write cache.
@@ -24,15 +25,29 @@ pub struct DeviceStats {
     pub write_cache: Option<String>,
 }
 
+/// Major and minor number of the device that the directory's file system lies on, or those that
+/// stand for it.
+pub(crate) fn device_number(dir: &Dir) -> Result<(u32, u32), DiskError> {
+    let stat = sys::stat(dir.as_fd())
+        .map_err(|errno| DiskError::from_errno(errno, "look at the directory"))?;
+    Ok((libc::major(stat.st_dev), libc::minor(stat.st_dev)))
+}
+
+/// The kernel's name of the device ("vda", "nvme0n1p2").
+pub(crate) fn device_name(dir: &Dir) -> Option<String> {
+    let (_, path) = device_path(dir)?;
+    path.canonicalize().ok()?.file_name()?.to_str().map(str::to_owned)
+}
+
 fn device_path(dir: &Dir) -> Option<(String, PathBuf)> {
-    let device = sys::stat(dir.as_fd()).ok()?.st_dev;
-    let number = format!("{}:{}", libc::major(device), libc::minor(device));
+    let (major, minor) = device_number(dir).ok()?;
+    let number = format!("{major}:{minor}");
     let path = PathBuf::from(format!("/sys/dev/block/{number}"));
     path.exists().then_some((number, path))
 }
 
 /// A setting of the device's queue; that of a partition is its disk's.
-fn queue_setting(dir: &Dir, name: &str) -> Option<String> {
+pub(crate) fn queue_setting(dir: &Dir, name: &str) -> Option<String> {
     let (_, path) = device_path(dir)?;
     // The link is resolved first: ".." means the parent of what it points to.
     let path = path.canonicalize().ok()?;

@@ -270,8 +270,8 @@ fn a_refused_ring_leads_to_blocking_calls_and_a_note() {
     let notes = &disk.facts().notes;
     assert!(notes.iter().any(|note| note.contains("io_uring is refused")), "{notes:?}");
     run(&mut disk, Op::Create { file: FileId(0), name: name("file"), bytes: 4096 }).result.unwrap();
-    let probe = crate::probe_commit(&dir, IoKind::Auto).unwrap();
-    assert_eq!(probe.kind, "blocking");
+    let profile = crate::profile_disk(&dir, IoKind::Auto, crate::Effort::Quick).unwrap();
+    assert!(!profile.place.uring);
     let floor = crate::floor::FloorFile::open(&dir, &name("file")).unwrap();
     let read = floor.sequential_read(4096, 4).unwrap();
     assert!(!read.by_uring && read.bytes == 4096);

@@ -27,7 +27,7 @@ mod names;
 pub mod op;
 pub mod options;
 pub mod place;
-pub mod probe;
+pub mod profile;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 mod sys;
@@ -46,7 +46,10 @@ pub use op::{
 };
 pub use options::{DiskOptions, IoKind, Primitive, Restrict};
 pub use place::Place;
-pub use probe::{CommitProbe, probe_commit};
+pub use profile::{
+    Choice, DepthFigure, DiskClass, DiskFigures, DiskPlace, DiskProfile, Effort, Latency,
+    SizeFigure, profile_disk, profile_disk_until,
+};
 pub use uring::UringDisk;
 pub use waker::Waker;
 

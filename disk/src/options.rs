@@ -3,7 +3,7 @@
 use crate::block::BlockPool;
 
 /// How a write that is flushed by itself ([`crate::Flush::Own`]) is made durable. Which is faster
-/// differs between devices: see [`crate::probe_commit`].
+/// differs between devices: see [`crate::profile_disk`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Primitive {
     /// The write itself carries RWF_DSYNC.

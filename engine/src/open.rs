@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringlog_disk::{
-    AnyDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, FileName, IoKind,
-    MemoryDevice, Op, Place, Primitive, entropy, probe_commit,
+    AnyDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, Effort, FileName, IoKind,
+    MemoryDevice, Op, Place, Primitive, entropy, profile_disk,
 };
 
 use crate::clock::wall_ns;
@@ -212,8 +212,8 @@ fn create(dir: &Place, options: &Options) -> Result<LogMeta, OpenError> {
         (Some(Primitive::Dsync), _) => 1,
         (Some(Primitive::LinkedSync), _) => 2,
         (None, None) => 0, // in memory there is nothing to choose
-        (None, Some(dir)) => match probe_commit(dir, options.io) {
-            Ok(probe) if probe.better == Primitive::LinkedSync => 2,
+        (None, Some(dir)) => match profile_disk(dir, options.io, Effort::Quick) {
+            Ok(profile) if profile.primitive.value == Primitive::LinkedSync => 2,
             Ok(_) => 1,
             Err(error) if error.kind == DiskErrorKind::Io => return Err(error.into()),
             Err(_) => 0, // the measuring needs a little room; the log says itself what it lacks
