@@ -5,7 +5,7 @@ use crate::dir::Dir;
 use crate::memory::MemoryDisk;
 use crate::op::{Completion, Disk, DiskError, DiskFacts, Op, Tag, Wait};
 use crate::options::{DiskOptions, IoKind};
-use crate::uring::UringDisk;
+use crate::uring::{MovableUringDisk, UringDisk};
 use crate::waker::Waker;
 
 /// A disk of whichever kind.
@@ -45,6 +45,23 @@ pub fn open(
         disk.add_note(format!("io_uring is refused ({why}): blocking calls are used."));
     }
     Ok(AnyDisk::Blocking(Box::new(disk)))
+}
+
+/// Opens a disk for reading that may be moved from thread to thread: on io_uring where that is to be
+/// had and wanted, else on blocking calls.
+///
+/// Fails when the directory cannot be looked at.
+pub fn open_movable(
+    dir: &Dir,
+    kind: IoKind,
+    options: &DiskOptions,
+) -> Result<Box<dyn Disk + Send>, DiskError> {
+    if kind != IoKind::Blocking
+        && let Ok(disk) = MovableUringDisk::open(dir, options)
+    {
+        return Ok(Box::new(disk));
+    }
+    Ok(Box::new(BlockingDisk::open(dir, None, options)?))
 }
 
 impl Disk for AnyDisk {

@@ -34,7 +34,7 @@ mod sys;
 pub mod uring;
 pub mod waker;
 
-pub use any::{AnyDisk, open};
+pub use any::{AnyDisk, open, open_movable};
 pub use block::{Block, BlockPool};
 pub use blocking::BlockingDisk;
 pub use device::{DeviceStats, block_device_stats, interrupt_cpu};

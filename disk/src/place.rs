@@ -100,12 +100,17 @@ impl Place {
         }
     }
 
-    /// Opens a disk on its files that any thread may drive; see [`BlockingDisk`].
-    pub fn sendable_disk(&self, options: &DiskOptions) -> Result<Box<dyn Disk + Send>, DiskError> {
-        Ok(match self {
-            Self::Dir(dir) => Box::new(BlockingDisk::open(dir, None, options)?),
-            Self::Memory(dir) => Box::new(dir.disk()),
-        })
+    /// Opens a disk for reading its files that may be moved from thread to thread; see
+    /// [`crate::open_movable`].
+    pub fn movable_disk(
+        &self,
+        kind: IoKind,
+        options: &DiskOptions,
+    ) -> Result<Box<dyn Disk + Send>, DiskError> {
+        match self {
+            Self::Dir(dir) => crate::any::open_movable(dir, kind, options),
+            Self::Memory(dir) => Ok(Box::new(dir.disk())),
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 //! The same inbox, machine and recovery as behind a writer thread; the caller takes the turns and
 //! supplies the time, so on a simulated disk everything is deterministic.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ringlog_disk::{Disk, DiskError, Op, Wait};
+use ringlog_disk::{Disk, DiskError, DiskErrorKind, Op, Wait};
 
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::format::batch::FrameKind;
@@ -17,7 +17,7 @@ use crate::names;
 use crate::open::empty_manifest;
 use crate::options::{Durability, Format, Options, SyncPolicy};
 use crate::published::Published;
-use crate::reader::{Reader, Wanted};
+use crate::reader::{OpenDisk, Reader, ShardReads, Wanted};
 use crate::receipt::Receipt;
 use crate::recovery::{Identity, ShardRecovery, ask, load, tail};
 use crate::runtime::{Command, Shared, Writer};
@@ -238,8 +238,15 @@ impl<D: Disk> DrivenShard<D> {
         stream: StreamId,
         from: Option<Offset>,
     ) -> Result<Reader, ReadError> {
-        let wanted = Wanted { stream, from, end: None, others_may_trim: false };
-        Reader::new(disk, self.identity.into(), Arc::clone(&self.published), &wanted)
+        let wanted = Wanted { stream, from, end: None };
+        let published = Arc::clone(&self.published);
+        let disk = Mutex::new(Some(disk));
+        let open_disk: OpenDisk = Box::new(move || {
+            let taken = disk.lock().unwrap_or_else(PoisonError::into_inner).take();
+            taken.ok_or_else(|| DiskError::new(DiskErrorKind::Limit, "open a disk twice"))
+        });
+        let reads = ShardReads::new(self.identity.into(), published, (false, true), open_disk);
+        Reader::new(Arc::new(reads), wanted)
     }
 }
 

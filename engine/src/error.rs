@@ -183,6 +183,12 @@ pub enum ReadError {
         /// The first offset that is there again.
         next: Offset,
     },
+    /// The log failed, and records from `first` on, which were given although they were not durable,
+    /// may never have been. Only a [`crate::Follower`] that asked for such records meets this.
+    Retracted {
+        /// The first offset that was given and is not durable.
+        first: Offset,
+    },
     /// The disk refused.
     Disk(DiskError),
 }
@@ -309,6 +315,9 @@ impl fmt::Display for ReadError {
             }
             Self::Corrupt { corruption, .. } => write!(f, "damaged: {corruption}"),
             Self::Lost { first, next } => write!(f, "offsets {first} to before {next} were lost"),
+            Self::Retracted { first } => {
+                write!(f, "the log failed: offset {first} and later ones may never have been")
+            }
             Self::Disk(error) => write!(f, "disk: {error}"),
         }
     }

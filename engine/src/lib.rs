@@ -41,6 +41,7 @@ mod published;
 mod queue;
 mod reader;
 mod receipt;
+mod recent;
 mod recovery;
 mod runtime;
 mod shard;
@@ -55,8 +56,8 @@ pub use error::{
 };
 pub use ids::{Epoch, LogId, Lsn, Offset, Position, SegmentId, StreamId};
 pub use log::{Log, Stream, StreamInfo};
-pub use options::{Durability, Format, Options, RecoveryMode, Retention, SyncPolicy};
-pub use reader::{Reader, Record};
+pub use options::{Durability, Format, Options, RecoveryMode, Retention, SyncPolicy, Visibility};
+pub use reader::{Follower, Reader, Record, RecordRef};
 pub use receipt::Receipt;
 pub use recovery::ShardRecovery;
 pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, MemoryDevice, Primitive};

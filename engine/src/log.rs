@@ -20,7 +20,7 @@ use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::open::{self, Opened};
 use crate::options::{Durability, Options, RecoveryMode, Retention, SyncPolicy};
 use crate::published::Published;
-use crate::reader::{Reader, Wanted};
+use crate::reader::{Follower, OpenDisk, Reader, Record, ShardReads, Wanted};
 use crate::receipt::Receipt;
 use crate::recovery::Identity;
 use crate::runtime::{Shared, Snapshot, flush_histogram};
@@ -72,6 +72,8 @@ struct Inner {
     options: Options,
     meta: LogMeta,
     shards: Vec<OpenShard>,
+    /// What the readers of each shard share.
+    reads: Vec<Arc<ShardReads>>,
     facts: ringlog_disk::DiskFacts,
     notes: Vec<String>,
     registry: RwLock<Registry>,
@@ -172,6 +174,16 @@ impl Log {
                 places.insert(Arc::clone(name), Place { shard, id: *id });
             }
         }
+        let reads = (0..).zip(&opened.shards).map(|(shard, open)| {
+            let LogMeta { log, segment_bytes, .. } = opened.meta;
+            let identity = Identity { log, shard, segment_bytes };
+            let others_may_trim = matches!(open.writer, Writer::ReadOnly { .. });
+            let (dir, io) = (open.dir.clone(), options.io);
+            let open_disk: OpenDisk = Box::new(move || open::reader_disk(&dir, io));
+            let published = Arc::clone(&open.published);
+            Arc::new(ShardReads::new(identity, published, (others_may_trim, false), open_disk))
+        });
+        let reads = reads.collect();
         let next = opened.shards.iter().map(|shard| shard.next_stream).collect();
         let shards = opened.shards.iter().map(|shard| shard.recovery.clone()).collect();
         Self(Arc::new(Inner {
@@ -182,6 +194,7 @@ impl Log {
             registry: RwLock::new(Registry { places, next }),
             recovery: RecoveryReport { shards },
             shards: opened.shards,
+            reads,
             lock: Mutex::new(Some(opened.lock)),
         }))
     }
@@ -571,12 +584,12 @@ impl Stream {
     /// Reads the records of a range of offsets, in order, as far as they are durable now. A range
     /// without a start begins with the first record there is; one with a start that was trimmed
     /// gives [`ReadError::Trimmed`] as its first item and goes on with the first record there is.
+    /// The reader that this gives can be limited, turned round, and shown more than what is durable.
     ///
     /// # Errors
     /// [`ReadError::OutOfRange`] for a start behind the next offset, or behind the end of the
     /// range; [`ReadError::Disk`].
     pub fn read(&self, range: impl RangeBounds<Offset>) -> Result<Reader, ReadError> {
-        let next = self.next_offset();
         let from = match range.start_bound() {
             Bound::Included(from) => Some(*from),
             Bound::Excluded(from) => Some(Offset(from.0.saturating_add(1))),
@@ -587,20 +600,64 @@ impl Stream {
             Bound::Excluded(end) => Some(*end),
             Bound::Unbounded => None,
         };
-        let backwards = from.zip(end).is_some_and(|(from, end)| from > end);
-        if from.is_some_and(|from| from > next) || backwards {
-            return Err(ReadError::OutOfRange { next });
+        self.check_start(from, end)?;
+        let wanted = Wanted { stream: self.id, from, end };
+        Reader::new(Arc::clone(self.reads()), wanted)
+    }
+
+    /// Reads the records that were placed at or after a time, in nanoseconds since 1970, in order,
+    /// as far as they are durable now. Time is the shard's: see [`crate::Record::timestamp_ns`].
+    ///
+    /// # Errors
+    /// [`ReadError::Disk`].
+    pub fn read_since(&self, timestamp_ns: u64) -> Result<Reader, ReadError> {
+        let wanted = Wanted { stream: self.id, from: None, end: None };
+        Reader::since(Arc::clone(self.reads()), wanted, timestamp_ns)
+    }
+
+    /// The record at an offset, which must be durable. Cost: with its segment sealed, about two
+    /// reads from the device.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] where there is none yet, [`ReadError::Trimmed`] where it is there
+    /// no more; [`ReadError::Corrupt`], [`ReadError::Lost`], [`ReadError::Disk`].
+    pub fn get(&self, offset: Offset) -> Result<Record, ReadError> {
+        let end = Some(Offset(offset.0.saturating_add(1)));
+        let wanted = Wanted { stream: self.id, from: Some(offset), end };
+        match Reader::new(Arc::clone(self.reads()), wanted)?.next() {
+            Some(found) => found,
+            None if offset < self.next_offset() => {
+                // It is there, but not durable; or what there is lies behind it.
+                let wanted = Wanted { end: None, ..wanted };
+                match Reader::new(Arc::clone(self.reads()), wanted)?.next() {
+                    Some(Err(error)) => Err(error),
+                    _ => Err(ReadError::OutOfRange { next: offset }),
+                }
+            }
+            None => Err(ReadError::OutOfRange { next: self.next_offset() }),
         }
-        let shard = &self.log.shards[self.shard];
-        let identity = Identity {
-            log: self.log.meta.log,
-            shard: self.shard as u16,
-            segment_bytes: self.log.meta.segment_bytes,
-        };
-        let disk = open::reader_disk(&shard.dir)?;
-        let others_may_trim = matches!(shard.writer, Writer::ReadOnly { .. });
-        let wanted = Wanted { stream: self.id, from, end, others_may_trim };
-        Reader::new(disk, identity, Arc::clone(&shard.published), &wanted)
+    }
+
+    /// Follows the stream: gives its records from `from` on, and waits for those to come. Several
+    /// may follow at once; at the tail they read from memory. A start that was trimmed gives
+    /// [`ReadError::Trimmed`] as the first item and goes on with the first record there is.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] for a start behind the next offset; [`ReadError::Disk`].
+    pub fn follow(&self, from: Offset) -> Result<Follower, ReadError> {
+        self.check_start(Some(from), None)?;
+        Follower::new(Arc::clone(self.reads()), self.id, Some(from))
+    }
+
+    fn check_start(&self, from: Option<Offset>, end: Option<Offset>) -> Result<(), ReadError> {
+        let from = from.unwrap_or_default();
+        let next = if from == Offset(0) { from } else { self.next_offset() };
+        let out = from > next || end.is_some_and(|end| from > end);
+        if out { Err(ReadError::OutOfRange { next: self.next_offset() }) } else { Ok(()) }
+    }
+
+    fn reads(&self) -> &Arc<ShardReads> {
+        &self.log.reads[self.shard]
     }
 
     /// Trims the stream: its records below `before` cannot be read any more, durably once this

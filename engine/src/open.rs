@@ -46,8 +46,8 @@ pub(crate) struct Opened {
 }
 
 /// A disk for reading files of a shard from any thread.
-pub(crate) fn reader_disk(dir: &Place) -> Result<Box<dyn Disk + Send>, DiskError> {
-    dir.sendable_disk(&DiskOptions::default())
+pub(crate) fn reader_disk(dir: &Place, io: IoKind) -> Result<Box<dyn Disk + Send>, DiskError> {
+    dir.movable_disk(io, &DiskOptions::default())
 }
 
 /// A disk for reading files of a shard, on the calling thread.
@@ -321,7 +321,7 @@ fn open_for_reading(
             segments.push(Arc::new(known));
         }
     }
-    let published = Arc::new(Published::default());
+    let published = Arc::new(Published::new(0));
     published.set_segments(segments);
     published.add_trims(tail.streams.trims());
     published.set_durable(match tail.corruption {

@@ -56,6 +56,20 @@ pub enum SyncPolicy {
     Never,
 }
 
+/// Which records a reader sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Visibility {
+    /// Durable ones: nothing takes them back. The default.
+    #[default]
+    Durable,
+    /// Also those that the device has accepted and no flush has covered yet. Should the log fail or
+    /// the power go off before one does, they may never have been: a follower then gets
+    /// [`crate::ReadError::Retracted`].
+    Written,
+    /// Also those that have their place in the log and are on their way to the device.
+    Staged,
+}
+
 /// What opening does when acknowledged data is damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecoveryMode {

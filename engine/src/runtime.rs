@@ -206,11 +206,12 @@ impl<D: Disk> Writer<D> {
 
     /// Publishes the watermarks, then tells those who wait for them.
     fn tell(&mut self) {
-        self.shared.published.set_durable(self.shard.durable());
         if let Some(segments) = self.shard.take_segments() {
             self.shared.published.set_segments(segments);
         }
         self.shared.published.add_trims(self.shard.take_trims());
+        let shard = &self.shard;
+        self.shared.published.set_marks(shard.staged(), shard.written(), shard.durable());
         for flush_ns in self.shard.take_flush_times() {
             self.flush_ns.saturating_record(flush_ns);
         }
@@ -222,6 +223,7 @@ impl<D: Disk> Writer<D> {
         if let (Some(error), false) = (self.shard.poisoned(), self.poison_told) {
             self.poison_told = true;
             self.shared.inbox.poison(error.clone());
+            self.shared.published.end(Some(error.clone()));
             self.shared.inbox.drain_slots();
             while let Some(chunk) = self.shared.inbox.pop() {
                 self.shard.push(chunk, Time::default());

@@ -20,7 +20,7 @@ use crate::format::manifest::Manifest;
 use crate::format::meta::LogMeta;
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::ids::{Epoch, StreamId};
-use crate::inbox::{Inbox, InboxConfig};
+use crate::inbox::{Admission, Inbox, InboxConfig};
 use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES, CHUNK_BYTES};
 use crate::log::{OpenShard, Writer as ShardWriter};
 use crate::open::{Parts, report};
@@ -183,7 +183,10 @@ pub(crate) struct LastWord(pub(crate) Arc<Shared>);
 
 impl Drop for LastWord {
     fn drop(&mut self) {
-        self.0.inbox.abandon();
+        let inbox = &self.0.inbox;
+        let closed = inbox.admission() == Admission::Closed;
+        inbox.abandon();
+        self.0.published.end((!closed).then(|| inbox.failure()));
     }
 }
 
@@ -308,7 +311,8 @@ fn start_shard<D: Disk>(
     let epoch = begin.manifest.epoch;
     let next_stream = begin.streams.count().max(1);
     let names = begin.streams.named().map(|(id, name)| (id, Arc::clone(name))).collect();
-    let published = Arc::new(Published::default());
+    // What is kept for followers comes out of the memory for records.
+    let published = Arc::new(Published::new(options.tail_bytes.min(options.memory_bytes / 8)));
     published.set_segments(begin.segments.clone());
     published.set_durable(begin.next_lsn);
     published.add_trims(begin.streams.trims());
@@ -327,6 +331,7 @@ fn start_shard<D: Disk>(
         rotate_after_ns: options.rotate_after.map(saturating_nanos),
         batch_blocks: pools.batch,
         meta_blocks: pools.meta,
+        recent: Arc::clone(&published.recent),
     };
     let inbox_config = InboxConfig {
         log: identity.log,

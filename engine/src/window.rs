@@ -8,7 +8,7 @@ use ringlog_disk::{
     Block, BlockPool, Completion, Disk, DiskError, DiskErrorKind, Done, FileId, Op, Tag, Wait, run,
 };
 
-use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
 
 /// Size and number of the pieces in which segments are read.
 const PIECE_BYTES: usize = 1 << 20;
@@ -44,6 +44,9 @@ struct Piece {
     offset: u64,
     /// Missing while it is being read.
     block: Option<Block>,
+    /// Bytes asked for.
+    wanted: usize,
+    /// Bytes that are there.
     len: usize,
     failed: Option<DiskError>,
 }
@@ -83,7 +86,7 @@ impl Window {
             self.next_read = offset / piece_bytes * piece_bytes;
         }
         while let Some(piece) = self.pieces.front() {
-            if piece.block.is_none() || piece.offset + piece_bytes > offset {
+            if piece.block.is_none() || piece.offset + piece.wanted as u64 > offset {
                 break;
             }
             self.pieces.pop_front();
@@ -94,8 +97,8 @@ impl Window {
         if len > whole.saturating_sub(piece_bytes as usize) {
             return Err(DiskError::new(DiskErrorKind::Limit, "read more than the window holds"));
         }
-        let covered = (end - offset / piece_bytes * piece_bytes).div_ceil(piece_bytes);
-        self.depth = self.depth.max(covered as usize);
+        let missing = end.saturating_sub(self.next_read).div_ceil(piece_bytes);
+        self.depth = self.depth.max(self.pieces.len() + missing as usize);
         self.read_ahead(disk);
         self.wait_for(disk, end)?;
         self.slice(offset, len)
@@ -122,6 +125,41 @@ impl Window {
             self.scratch.extend_from_slice(&slice.block[..read]);
         }
         Ok(&self.scratch)
+    }
+
+    /// The bytes from `offset` on, `len` of them, and nothing around them: for a read at a place that
+    /// no other is likely to follow. Both are multiples of a block. Fewer bytes come only at the end
+    /// of the file.
+    pub(crate) fn get_exact(
+        &mut self,
+        disk: &mut dyn Disk,
+        offset: u64,
+        len: usize,
+    ) -> Result<&[u8], DiskError> {
+        let end = self.file_bytes.min(offset.saturating_add(len as u64));
+        if offset >= end {
+            return Ok(&[]);
+        }
+        if self.slice(offset, (end - offset) as usize)?.len() as u64 != end - offset {
+            self.drop_all(disk);
+            self.next_read = offset;
+            while self.next_read < end {
+                let wanted = (end - self.next_read).min(self.piece_bytes) as usize;
+                if !self.submit(disk, wanted) {
+                    return Err(DiskError::new(
+                        DiskErrorKind::Limit,
+                        "read more than the window holds",
+                    ));
+                }
+            }
+            self.wait_for(disk, end)?;
+        }
+        self.slice(offset, (end - offset) as usize)
+    }
+
+    /// Bytes that the last `get` or `get_exact` brought, once more, or a part of them. Reads nothing.
+    pub(crate) fn view(&mut self, offset: u64, len: usize) -> &[u8] {
+        self.slice(offset, len).unwrap_or_default()
     }
 
     /// More than the front will be wanted: from now on reads as far ahead as there are blocks.
@@ -155,12 +193,9 @@ impl Window {
     fn read_ahead(&mut self, disk: &mut dyn Disk) {
         let mut submitted = false;
         while self.next_read < self.file_bytes && self.pieces.len() < self.depth {
-            let Some(block) = self.pool.take() else { break };
-            let offset = self.next_read;
-            let len = self.piece_bytes as usize;
-            disk.submit(Tag(offset), Op::Read { file: self.file, offset, block, len });
-            self.pieces.push_back(Piece { offset, block: None, len: 0, failed: None });
-            self.next_read += len as u64;
+            if !self.submit(disk, self.piece_bytes as usize) {
+                break;
+            }
             submitted = true;
         }
         if submitted {
@@ -169,6 +204,23 @@ impl Window {
             disk.reap(Wait::No, &mut out);
             out.into_iter().for_each(|done| self.take(done));
         }
+    }
+
+    /// What lies from `bytes` on is not there yet, and is not read; to be called again when more is.
+    pub(crate) fn set_end(&mut self, bytes: u64) {
+        self.file_bytes = self.file_bytes.max(bytes);
+    }
+
+    /// Reads the next piece, if there is a block for it.
+    fn submit(&mut self, disk: &mut dyn Disk, wanted: usize) -> bool {
+        let Some(block) = self.pool.take() else { return false };
+        let offset = self.next_read;
+        let left = (self.file_bytes - offset).next_multiple_of(BLOCK_BYTES as u64);
+        let wanted = left.min(wanted as u64) as usize;
+        disk.submit(Tag(offset), Op::Read { file: self.file, offset, block, len: wanted });
+        self.pieces.push_back(Piece { offset, block: None, wanted, len: 0, failed: None });
+        self.next_read += wanted as u64;
+        true
     }
 
     fn wait_for(&mut self, disk: &mut dyn Disk, end: u64) -> Result<(), DiskError> {

@@ -11,6 +11,7 @@
 
 mod entry;
 mod flight;
+mod movable;
 mod setup;
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ use crate::sys::Errno;
 use crate::waker::Waker;
 use entry::{Label, Memory, Target, WAKE};
 use flight::{Flight, Step, Verdict, Work};
+pub use movable::MovableUringDisk;
 use setup::{Buffers, Granted};
 
 /// A disk on io_uring. Must be opened on the thread that drives it, and stays there. Dropping it

@@ -9,10 +9,11 @@ use super::{Commit, Flight, PIPELINE_BYTES, Shard, Time, WATERMARK_AFTER_NS};
 use crate::chunk::{Chunk, FRAMES_START};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, HeaderSeed, Run};
 use crate::format::segment::SEGMENT_HEADER_BYTES;
-use crate::ids::Lsn;
+use crate::ids::{Lsn, SegmentId};
 use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES, COALESCE_BYTES_MAX};
 use crate::options::Durability;
 use crate::receipt::{Level, Ticket};
+use crate::recent::Kept;
 
 /// Bytes that a batch with so many bytes of sections takes on disk.
 fn stored_bytes(body: usize) -> usize {
@@ -246,6 +247,10 @@ impl Shard {
         header.sections = sections;
         header.meta_crc = meta.finalize();
         self.seal_header(&header, &mut block);
+        if self.config.recent.is_wanted_early() {
+            let kept = Kept::Copied(block[..stored].into());
+            self.config.recent.keep(header, self.chain, kept);
+        }
         draft.slices.push(Slice { block, len: stored });
         draft.batches += 1;
         draft.bytes += stored;
@@ -288,6 +293,28 @@ impl Shard {
         let blocks = header.stored_bytes / BLOCK_BYTES as u32;
         let runs = self.runs.drain(..);
         open.postings.add_batch(block as u32, blocks, header.timestamp_ns, runs);
+    }
+
+    /// Keeps the batches of a commit that was written, for followers.
+    pub(super) fn keep_recent(&self, segment: SegmentId, end: Lsn, slices: Vec<Slice>) {
+        let config = &self.config;
+        let seed = HeaderSeed::new(config.log, config.shard, segment);
+        let total: usize = slices.iter().map(|slice| slice.len).sum();
+        let mut lsn = Lsn(end.0 - total as u64);
+        for Slice { block, len } in slices {
+            let at = lsn;
+            lsn.0 += len as u64;
+            if config.recent.holds(at) {
+                continue;
+            }
+            let Ok((header, chain)) = BatchHeader::decode(&block, seed, at) else { continue };
+            let reserved = [config.batch_blocks.id(), config.meta_blocks.id()];
+            let kept = match reserved.contains(&block.pool_id()) || len * 2 < block.len() {
+                true => Kept::Copied(block[..len].into()),
+                false => Kept::Block(block, len),
+            };
+            config.recent.keep(header, chain, kept);
+        }
     }
 
     /// What is to be flushed with this commit. A flush covers only what was written before it; so

@@ -44,6 +44,7 @@ use crate::index::Postings;
 use crate::limits::SEALING_MAX;
 use crate::options::{Durability, Retention, SyncPolicy};
 use crate::receipt::{Level, Ticket};
+use crate::recent::Recent;
 
 use flush::FlushPlans;
 use requests::Waiting;
@@ -67,7 +68,7 @@ pub struct Time {
 }
 
 /// What does not change while the shard lives.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ShardConfig {
     /// The log.
     pub log: LogId,
@@ -95,6 +96,8 @@ pub struct ShardConfig {
     pub batch_blocks: BlockPool,
     /// Blocks for segment headers, footers and watermarks; reserved for the writer.
     pub meta_blocks: BlockPool,
+    /// Where the newest batches are kept for followers.
+    pub(crate) recent: Arc<Recent>,
 }
 
 /// A segment as readers know it. Held by a reader while it reads in it.
@@ -371,7 +374,12 @@ impl Shard {
         };
         let (_, flight) = self.flights.swap_remove(at);
         let Completion { slices, result, .. } = done;
-        drop(slices); // the blocks go back to their pools
+        match (&flight, &result) {
+            (Flight::Commit { segment, end, .. }, Ok(_)) if self.config.recent.is_wanted() => {
+                self.keep_recent(*segment, *end, slices);
+            }
+            _ => drop(slices), // the blocks go back to their pools
+        }
         match flight {
             Flight::Commit { segment, end, flush, watermark, submitted_ns } => {
                 if watermark {
