@@ -1,6 +1,5 @@
 //! Followers: nothing is missed, nothing comes twice, whatever the writers, rotation and trimming
 //! do meanwhile; and they end when there is nothing more to come.
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -32,7 +32,7 @@ pub(crate) struct Wanted {
 }
 
 enum Way {
-    Forward(Walk),
+    Forward(Box<Walk>),
     Backward(Box<Backward>),
     /// Only while the way is being changed.
     Nowhere,
@@ -58,7 +58,7 @@ impl Reader {
         walk.seek(wanted.from)?;
         Ok(Self {
             reads,
-            way: Way::Forward(walk),
+            way: Way::Forward(Box::new(walk)),
             wanted,
             visibility: Visibility::Durable,
             limit: None,
@@ -107,7 +107,7 @@ impl Reader {
         self.way = match std::mem::replace(&mut self.way, Way::Nowhere) {
             Way::Forward(walk) => {
                 let Wanted { stream, from, end } = self.wanted;
-                Way::Backward(Box::new(Backward::new(walk, stream, from, end)))
+                Way::Backward(Box::new(Backward::new(*walk, stream, from, end)))
             }
             other => other,
         };
@@ -119,7 +119,6 @@ impl Reader {
     ///
     /// # Errors
     /// See [`ReadError`]; the reader goes on behind damage when it is asked again.
-    #[expect(clippy::should_implement_trait, reason = "the item borrows from the reader")]
     pub fn next_ref(&mut self) -> Option<Result<RecordRef<'_>, ReadError>> {
         match self.advance() {
             Ok(true) => match &mut self.way {

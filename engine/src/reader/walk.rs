@@ -83,6 +83,8 @@ pub(crate) struct Walk {
     next: Offset,
     /// Whether records below `next` may be missing without a word: nothing was asked for by offset.
     any_start: bool,
+    /// Another process has trimmed the log since this walk was made.
+    head_went: bool,
     /// Records that were placed before this are passed over.
     since_ns: u64,
     /// Nothing at or behind this is read.
@@ -111,6 +113,7 @@ impl Walk {
             stream,
             next: from.unwrap_or_default(),
             any_start: from.is_none(),
+            head_went: false,
             since_ns: 0,
             bound,
             from_memory: false,
@@ -266,7 +269,7 @@ impl Walk {
 
     /// Whether the log still begins where it began.
     fn never_trimmed(&self) -> bool {
-        self.reads.published.first_lsn() == Some(Lsn(0))
+        !self.head_went && self.reads.published.first_lsn() == Some(Lsn(0))
     }
 
     /// Moves behind the frame at hand.
@@ -559,6 +562,7 @@ impl Walk {
         self.at = self.at.max(manifest.trimmed_lsn);
         self.chain = None;
         self.jump = Jump::Start;
+        self.head_went = true;
         self.any_start = false;
         Ok(true)
     }
