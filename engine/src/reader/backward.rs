@@ -97,6 +97,10 @@ impl Backward {
             self.frames = at;
             return Ok(false);
         }
+        if frame.offset < self.walk.trimmed() {
+            self.finished = true;
+            return self.at_the_head().map(|_| false);
+        }
         let behind = Offset(frame.offset.0 + 1);
         if let Some(corruption) = self.walk.take_damage() {
             self.above = Some(behind);

@@ -83,6 +83,8 @@ pub(crate) struct Walk {
     next: Offset,
     /// Whether records below `next` may be missing without a word: nothing was asked for by offset.
     any_start: bool,
+    /// Below this the stream was trimmed by itself.
+    trimmed: Offset,
     /// Another process has trimmed the log since this walk was made.
     head_went: bool,
     /// Records that were placed before this are passed over.
@@ -113,6 +115,7 @@ impl Walk {
             stream,
             next: from.unwrap_or_default(),
             any_start: from.is_none(),
+            trimmed: reads.published.trimmed_before(stream),
             head_went: false,
             since_ns: 0,
             bound,
@@ -182,6 +185,10 @@ impl Walk {
             if self.at >= self.bound {
                 return match self.damage.take() {
                     Some(corruption) => Err(ReadError::Corrupt { corruption, resumes_at: None }),
+                    None if self.next < self.trimmed && !self.any_start => {
+                        self.next = self.trimmed;
+                        Err(ReadError::Trimmed { first: self.trimmed })
+                    }
                     None => Ok(Step::End),
                 };
             }
@@ -235,7 +242,7 @@ impl Walk {
 
     /// A frame of the stream, in order: a record, or a reason why the offsets jump.
     fn take_frame(&mut self, frame: FrameRef, end: Option<Offset>) -> Result<Taken, ReadError> {
-        if frame.offset < self.next {
+        if frame.offset < self.next || frame.offset < self.trimmed {
             self.pass();
             return Ok(Taken::Nothing);
         }
@@ -253,6 +260,7 @@ impl Walk {
             let (first, next) = (self.next, frame.offset);
             self.next = next;
             return Err(match jump {
+                _ if first < self.trimmed => ReadError::Trimmed { first: next },
                 Jump::Start if !self.never_trimmed() => ReadError::Trimmed { first: next },
                 _ => ReadError::Lost { first, next },
             });
@@ -346,6 +354,7 @@ impl Walk {
         if header.kind == BatchKind::Gap && self.jump != Jump::Damage && !may_be_trimmed {
             self.jump = Jump::Gap;
         }
+        self.trimmed = self.reads.published.trimmed_before(self.stream);
         let batch = &mut self.batch;
         batch.bytes = bytes;
         batch.lsn = header.lsn;
@@ -700,6 +709,11 @@ impl Walk {
     /// For going backwards: takes the `at`-th frame for the one at hand.
     pub(super) fn select(&mut self, at: usize) {
         self.batch.next = at + 1;
+    }
+
+    /// Below this the stream was trimmed by itself.
+    pub(super) fn trimmed(&self) -> Offset {
+        self.trimmed
     }
 
     /// What damage was met and not told yet.
