@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crate::any::AnyDisk;
-use crate::blocking::BlockingDisk;
 use crate::dir::Dir;
 use crate::memory::{MemoryDir, MemoryDisk};
 use crate::op::{Disk, DiskError, FileName};

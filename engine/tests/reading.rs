@@ -65,12 +65,11 @@ fn every_way_of_reading_gives_the_same_records() {
             assert_eq!(at as u64, RECORDS);
             // Borrowed and owned ones in turns come from the same place.
             let mut reader = stream.read(Offset(5)..).unwrap();
-            for offset in 5..500_usize {
-                match offset % 3 {
-                    0 => {
-                        assert_eq!(reader.next_ref().unwrap().unwrap().payload(), expected[offset])
-                    }
-                    _ => assert_eq!(reader.next().unwrap().unwrap().payload(), expected[offset]),
+            for (offset, expected) in expected.iter().enumerate().skip(5).take(500) {
+                if offset % 3 == 0 {
+                    assert_eq!(reader.next_ref().unwrap().unwrap().payload(), expected);
+                } else {
+                    assert_eq!(reader.next().unwrap().unwrap().payload(), expected);
                 }
             }
             let mut back: Vec<u64> = Vec::new();
