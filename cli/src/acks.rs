@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 
 use ringlog::{Offset, Receipt, ReceiptError};
 
@@ -19,6 +19,42 @@ pub(crate) struct Pending {
     pub(crate) receipt: Receipt,
     /// Its payload bytes.
     pub(crate) bytes: u64,
+    /// The offset that it had in another log.
+    pub(crate) expected: Option<u64>,
+}
+
+/// So many receipts travel together to the thread that collects them …
+const GROUP: usize = 1024;
+/// … and so many groups may wait there.
+pub(crate) const GROUPS_MAX: usize = 64;
+
+/// The appending side of [`collect`].
+#[derive(Debug)]
+pub(crate) struct Handover {
+    group: Vec<Pending>,
+    pending: SyncSender<Vec<Pending>>,
+}
+
+impl Handover {
+    pub(crate) fn new(pending: SyncSender<Vec<Pending>>) -> Self {
+        Self { group: Vec::new(), pending }
+    }
+
+    /// Gives a receipt to the thread that collects them, perhaps later.
+    pub(crate) fn push(&mut self, pending: Pending) {
+        self.group.push(pending);
+        if self.group.len() == GROUP {
+            self.hand_over();
+        }
+    }
+
+    /// Gives all receipts so far; waits when the collecting thread has many.
+    pub(crate) fn hand_over(&mut self) {
+        if !self.group.is_empty() {
+            // The other side ends only after this sender has gone.
+            let _ = self.pending.send(std::mem::take(&mut self.group));
+        }
+    }
 }
 
 /// What was acknowledged, and what was not.
@@ -32,6 +68,8 @@ pub(crate) struct Tally {
     pub(crate) first: Option<Offset>,
     /// Offset of the last one.
     pub(crate) last: Option<Offset>,
+    /// Acknowledged records that got another offset than they had in another log.
+    pub(crate) renumbered: u64,
     /// Records whose append had begun and that were not acknowledged.
     pub(crate) unacknowledged: u64,
     /// The first thing that went wrong.
@@ -48,6 +86,9 @@ impl Tally {
                 let offsets = position.offset.0..position.offset.0 + pending.receipt.records();
                 self.records += pending.receipt.records();
                 self.bytes += pending.bytes;
+                if pending.expected.is_some_and(|expected| expected != position.offset.0) {
+                    self.renumbered += pending.receipt.records();
+                }
                 self.first.get_or_insert(position.offset);
                 self.last = Some(Offset(offsets.end - 1));
                 Some(offsets)

@@ -3,21 +3,17 @@
 //! Invariants: a batch is appended whole or not at all; after an error nothing more is appended;
 //! a line is copied at most once before the engine takes it.
 
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use ringlog::{AppendError, Durability, FullReason, Receipt, Stream};
 
-use crate::acks::{Pending, Tally};
+use crate::acks::{Handover, Pending, Tally};
 use crate::input::Event;
 use crate::stop::Stop;
 
 /// How long an append waits for room in the log's memory: longer means that the disk is stuck.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// So many receipts travel together to the thread that collects them …
-const GROUP: usize = 1024;
-/// … and so many groups may wait there.
-pub(crate) const GROUPS_MAX: usize = 64;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// No batch of any log holds more …
 const BATCH_BYTES_MAX: usize = ringlog::limits::BATCH_BYTES_MAX;
 /// … and each record costs so much of it beside its bytes.
@@ -34,10 +30,8 @@ pub(crate) struct Appender<'a> {
     carried_bytes: usize,
     /// How many lines have been appended.
     lines: u64,
-    /// Receipts that travel together.
-    group: Vec<Pending>,
     /// Where each receipt goes; `None`: the append itself is the acknowledgement.
-    pending: Option<SyncSender<Vec<Pending>>>,
+    pending: Option<Handover>,
     counted: Counted,
 }
 
@@ -46,7 +40,7 @@ impl<'a> Appender<'a> {
         stream: &'a Stream,
         durability: Durability,
         batch: Option<u32>,
-        pending: Option<SyncSender<Vec<Pending>>>,
+        pending: Option<Handover>,
     ) -> Self {
         Self {
             stream,
@@ -55,7 +49,6 @@ impl<'a> Appender<'a> {
             carried: Vec::new(),
             carried_bytes: 0,
             lines: 0,
-            group: Vec::new(),
             pending,
             counted: Counted::default(),
         }
@@ -146,14 +139,10 @@ impl<'a> Appender<'a> {
         let receipt = receipt.map_err(|error| format!("line {}: {error}", self.lines + 1))?;
         self.lines += lines.len() as u64;
         let bytes = lines.iter().map(|line| line.as_ref().len() as u64).sum();
-        let pending = Pending { receipt, bytes };
-        if self.pending.is_none() {
-            self.counted.add(lines.len() as u64, pending);
-        } else {
-            self.group.push(pending);
-            if self.group.len() == GROUP {
-                self.hand_over();
-            }
+        let pending = Pending { receipt, bytes, expected: None };
+        match &mut self.pending {
+            None => self.counted.add(lines.len() as u64, pending),
+            Some(handover) => handover.push(pending),
         }
         Ok(())
     }
@@ -172,13 +161,9 @@ impl<'a> Appender<'a> {
         }
     }
 
-    /// Gives the receipts so far to the thread that collects them; waits when it has many.
     fn hand_over(&mut self) {
-        if let Some(pending) = &self.pending
-            && !self.group.is_empty()
-        {
-            // The other side ends only after this sender has gone.
-            let _ = pending.send(std::mem::take(&mut self.group));
+        if let Some(handover) = &mut self.pending {
+            handover.hand_over();
         }
     }
 

@@ -11,8 +11,8 @@ use memchr::{memchr, memrchr};
 
 /// How much is read at once.
 const BLOCK_BYTES: usize = 1 << 20;
-/// A longer line fits no batch of any log.
-const LINE_BYTES_MAX: usize = ringlog::limits::BATCH_BYTES_MAX;
+/// A longer line fits no batch of any log, where each line is a record.
+pub(crate) const LINE_BYTES_MAX: usize = ringlog::limits::BATCH_BYTES_MAX;
 /// How many events wait for the thread that appends.
 pub(crate) const EVENTS_MAX: usize = 4;
 
@@ -64,9 +64,14 @@ impl Block {
     }
 }
 
-/// Reads `input` to its end and sends its lines. Ends early when nobody listens any more.
-/// `memory` brings used blocks back.
-pub(crate) fn pump(mut input: impl Read, events: &SyncSender<Event>, memory: &Receiver<Vec<u8>>) {
+/// Reads `input` to its end and sends its lines. Ends early when nobody listens any more, or when a
+/// line is longer than `line_bytes_max`. `memory` brings used blocks back.
+pub(crate) fn pump(
+    mut input: impl Read,
+    events: &SyncSender<Event>,
+    memory: &Receiver<Vec<u8>>,
+    line_bytes_max: usize,
+) {
     let fresh = |at_least: usize| {
         let mut bytes = memory.try_recv().unwrap_or_default();
         if bytes.len() < at_least {
@@ -98,8 +103,8 @@ pub(crate) fn pump(mut input: impl Read, events: &SyncSender<Event>, memory: &Re
                 return;
             }
             (bytes, used) = (next, begun);
-        } else if used > LINE_BYTES_MAX {
-            let text = format!("a line is longer than {LINE_BYTES_MAX} bytes, which fit no log");
+        } else if used > line_bytes_max {
+            let text = format!("a line is longer than {line_bytes_max} bytes, which fit no log");
             let _ = events.send(Event::Failed(text));
             return;
         } else if used == bytes.len() {
@@ -134,7 +139,7 @@ mod tests {
         let (events, received) = sync_channel(EVENTS_MAX);
         let (give_back, memory) = channel();
         std::thread::scope(|scope| {
-            scope.spawn(move || pump(Pieces(input, piece), &events, &memory));
+            scope.spawn(move || pump(Pieces(input, piece), &events, &memory, LINE_BYTES_MAX));
             let mut lines = Vec::new();
             loop {
                 match received.recv().unwrap() {

@@ -1,7 +1,7 @@
 //! `ringlog inspect`: what a log consists of.
 
 use clap::Args;
-use ringlog::Inspection;
+use ringlog::{Inspection, SegmentStream, ShardInspection, StreamId};
 use serde_json::{Value, json};
 
 use crate::output::{self, Exit, Failure, Messages};
@@ -12,21 +12,32 @@ use crate::text::{bytes, escape, table, utc};
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     dir: crate::Dir,
+    /// Show as well which offsets of which streams each segment holds. Reads the whole log.
+    #[arg(long)]
+    streams: bool,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs, messages: Messages) -> Result<Exit, Failure> {
-    let inspection = ringlog::inspect(&args.dir.dir)?;
+    let inspection = match args.streams {
+        true => ringlog::inspect_segments(&args.dir.dir)?,
+        false => ringlog::inspect(&args.dir.dir)?,
+    };
     if messages.json() {
         output::print_json(&inspection_json(&inspection))?;
     } else {
         output::print(&inspection_text(&inspection))?;
     }
+    Ok(tell_damage(&inspection, messages))
+}
+
+/// Says what kept a part of the log from being shown; and how the command ends.
+pub(crate) fn tell_damage(inspection: &Inspection, messages: Messages) -> Exit {
     let damaged = inspection.shards.iter().filter_map(|shard| shard.damage.as_ref());
     for damage in damaged.clone() {
         messages.error(&format!("damaged, and not shown from there on: {damage}"));
     }
-    Ok(if damaged.count() > 0 { Exit::Bad } else { Exit::Done })
+    if damaged.count() > 0 { Exit::Bad } else { Exit::Done }
 }
 
 fn inspection_json(inspection: &Inspection) -> Value {
@@ -47,6 +58,12 @@ fn inspection_json(inspection: &Inspection) -> Value {
                         "bytes": segment.bytes,
                         "first_time_ns": segment.first_time_ns,
                         "last_time_ns": segment.last_time_ns,
+                        "streams": segment.streams.as_ref().map(|streams| {
+                            streams
+                                .iter()
+                                .map(|held| segment_stream_json(shard, held))
+                                .collect::<Vec<_>>()
+                        }),
                     })
                 })
                 .collect();
@@ -56,6 +73,7 @@ fn inspection_json(inspection: &Inspection) -> Value {
                 .map(|stream| {
                     json!({
                         "name": stream.name,
+                        "id": stream.id.0,
                         "records": stream.records,
                         "first_offset": stream.first_offset.0,
                         "next_offset": stream.next_offset.0,
@@ -79,6 +97,41 @@ fn inspection_json(inspection: &Inspection) -> Value {
         "segment_bytes": inspection.format.segment_bytes,
         "shards": shards,
     })
+}
+
+fn segment_stream_json(shard: &ShardInspection, held: &SegmentStream) -> Value {
+    json!({
+        "name": name_of(shard, held.id),
+        "id": held.id.0,
+        "records": held.records,
+        "first_offset": held.first_offset.0,
+        "last_offset": held.last_offset.0,
+    })
+}
+
+fn name_of(shard: &ShardInspection, id: StreamId) -> Option<&str> {
+    // In the order of their numbers, of which few are missing.
+    let streams = &shard.streams;
+    let at = streams.binary_search_by_key(&id, |stream| stream.id).ok()?;
+    Some(&streams[at].name)
+}
+
+/// Which offsets of which streams the segments of a shard hold.
+fn segment_streams_text(shard: &ShardInspection) -> String {
+    let held = shard.segments.iter().flat_map(|segment| {
+        let streams = segment.streams.iter().flatten();
+        streams.map(|held| {
+            vec![
+                segment.id.to_string(),
+                held.records.to_string(),
+                held.first_offset.to_string(),
+                held.last_offset.to_string(),
+                name_of(shard, held.id).map_or_else(|| format!("({})", held.id.0), escape),
+            ]
+        })
+    });
+    let rows: Vec<Vec<String>> = held.collect();
+    table(&["segment", "records", "first", "last", "stream"], &rows)
 }
 
 fn inspection_text(inspection: &Inspection) -> String {
@@ -122,6 +175,9 @@ fn inspection_text(inspection: &Inspection) -> String {
         let head = ["segment", "state", "from LSN", "to LSN", "records", "bytes", "first", "last"];
         let clean = if shard.clean { "closed cleanly" } else { "not closed cleanly" };
         text += &format!("\nshard {}, {clean}\n{}", shard.shard, table(&head, &segments));
+        if shard.segments.iter().any(|segment| segment.streams.is_some()) {
+            text += &format!("\n{}", segment_streams_text(shard));
+        }
         text += &format!("\n{}", table(&["records", "first", "next", "stream"], &streams));
     }
     text

@@ -1,21 +1,28 @@
 //! The operator's tool. This file joins arguments and commands, and turns what came of a command
 //! into an exit code; it knows nothing of what the commands do.
 //!
-//! Invariants: a command changes a log only when its name says so (`append`, `repair`, `trim`,
-//! `rotate`); a closed pipe ends the program quietly; nothing that a file, a disk or a user can
+//! Invariants: a command changes a log only when its name says so (`append`, `import`,
+//! `repair`, `trim`, `rotate`); a closed pipe ends the program quietly; nothing that a file, a disk or a user can
 //! cause makes it panic.
 
 mod acks;
 mod append;
 mod appender;
+mod completions;
+mod dump;
+mod export;
+mod feed;
+mod import;
 mod input;
 mod inspect;
 mod output;
 mod read;
+mod record;
 mod repair;
 mod rotate;
 mod stats;
 mod stop;
+mod streams;
 mod text;
 mod trim;
 mod values;
@@ -24,16 +31,16 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use output::Messages;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done; for verify: the log is sound
-  1    the operation failed; for verify: the log is damaged; for read: records are missing
+  1    the operation failed; for verify: the log is damaged; for what reads: records are missing
   2    wrong usage, or the command could not begin (no log, locked, no permission)
-  130  append was interrupted (SIGINT); what the summary counts is acknowledged
+  130  append or import was interrupted (SIGINT); what the summary counts is acknowledged
 
 A closed pipe (`ringlog read … | head`) is a normal end: exit code 0.
 
@@ -56,12 +63,18 @@ struct Cli {
 enum Command {
     Append(append::AppendArgs),
     Read(read::ReadArgs),
+    Dump(dump::DumpArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
+    Streams(streams::StreamsArgs),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Stats(stats::StatsArgs),
     Trim(trim::TrimArgs),
     Rotate(rotate::RotateArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
 }
 
 /// The directory of the log.
@@ -78,12 +91,18 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Append(args) => append::run(args, messages),
         Command::Read(args) => read::run(args, messages),
+        Command::Dump(args) => dump::run(args, messages),
+        Command::Export(args) => export::run(args, messages),
+        Command::Import(args) => import::run(args, messages),
+        Command::Streams(args) => streams::run(args, messages),
         Command::Inspect(args) => inspect::run(args, messages),
         Command::Verify(args) => verify::run(args, messages),
         Command::Repair(args) => repair::run(args, messages),
         Command::Stats(args) => stats::run(args, messages),
         Command::Trim(args) => trim::run(args, messages),
         Command::Rotate(args) => rotate::run(args, messages),
+        Command::Completions(args) => completions::completions(args, Cli::command()),
+        Command::Man(args) => completions::man(args, Cli::command()),
     };
     match result {
         Ok(code) => code.into(),

@@ -224,8 +224,13 @@ pub(crate) fn stdout() -> Result<BufWriter<File>, Failure> {
 
 /// Writes the whole result of a command to stdout.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same, for what need not be text.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = stdout()?;
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Failure::stdout(&e))
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Failure::stdout(&e))
 }
 
 /// Writes the whole result of a command to stdout as one line of JSON.

@@ -5,13 +5,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use base64::display::Base64Display;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use ringlog::{Log, Offset, Options, ReadError, Record, RecoveryMode};
-use serde::Serialize;
 
 use crate::output::{self, Exit, Failure, Messages, Unit};
+use crate::record::{JsonPayload, JsonRecord, write_line};
 
 /// How often the progress bar moves, in records.
 const BAR_EVERY: u64 = 4096;
@@ -98,29 +96,13 @@ pub(crate) fn run(args: &ReadArgs, messages: Messages) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
-#[derive(Serialize)]
-struct JsonRecord<'a> {
-    offset: u64,
-    timestamp_ns: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload_base64: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    tombstone: bool,
-}
-
 fn write_json(out: &mut impl Write, record: &Record) -> io::Result<()> {
-    let text = std::str::from_utf8(record.payload()).ok();
     let line = JsonRecord {
+        stream: None,
         offset: record.offset().0,
         timestamp_ns: record.timestamp_ns(),
-        payload: text,
-        payload_base64: text
-            .is_none()
-            .then(|| Base64Display::new(record.payload(), &STANDARD).to_string()),
+        payload: JsonPayload::of(record.payload()),
         tombstone: record.is_tombstone(),
     };
-    serde_json::to_writer(&mut *out, &line)?;
-    out.write_all(b"\n")
+    write_line(out, &line)
 }

@@ -66,8 +66,9 @@ pub use shard::Rotations;
 pub use shard::{Reply, Request, ShardCounts, Time};
 pub use stats::{RecoveryReport, ShardStats, Stats, TrimReport};
 pub use tools::{
-    Inspection, LostRange, Progress, RepairReport, SegmentInspection, SegmentLife, ShardInspection,
-    StreamInspection, VerifyReport, inspect, repair, verify,
+    Dumped, Entry, EntryKind, Inspection, LostRange, Progress, RepairReport, SegmentInspection,
+    SegmentLife, SegmentStream, ShardInspection, StreamInspection, VerifyReport, dump, inspect,
+    inspect_segments, repair, verify,
 };
 
 /// The example of the README is compiled with the tests.

@@ -556,6 +556,19 @@ impl Stream {
         self.put(FrameKind::Tombstone, std::slice::from_ref(&record), durability, None)
     }
 
+    /// The same, but waits for room, at most so long.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; `Full` after the time is over.
+    pub fn append_tombstone_within(
+        &self,
+        record: &[u8],
+        durability: Durability,
+        at_most: Duration,
+    ) -> Result<Receipt, AppendError> {
+        self.put(FrameKind::Tombstone, std::slice::from_ref(&record), durability, Some(at_most))
+    }
+
     fn put<R: AsRef<[u8]>>(
         &self,
         kind: FrameKind,

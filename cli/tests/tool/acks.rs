@@ -184,8 +184,13 @@ fn a_reader_whose_pipe_closes_ends_quietly() {
     let dir = tempdir().unwrap();
     // More than all buffers on the way can hold.
     crate::common::append(dir.path(), &["--durability", "memory"], &lines(0..8_000));
-    for more in [&[][..], &["--json"]] {
-        let args = [&on("read", dir.path(), &["--stream", "s"])[..], more].concat();
+    let of_s = on("read", dir.path(), &["--stream", "s"]);
+    for args in [
+        of_s.clone(),
+        [&of_s[..], &["--json"]].concat(),
+        on("dump", dir.path(), &["--json"]),
+        on("export", dir.path(), &[]),
+    ] {
         let mut child = ringlog(&args).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut String::new()).unwrap();
@@ -204,8 +209,12 @@ fn a_full_stdout_is_an_error() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     for command in [
         on("read", dir.path(), &["--stream", "s"]),
+        on("dump", dir.path(), &[]),
+        on("export", dir.path(), &[]),
+        on("streams", dir.path(), &[]),
         on("inspect", dir.path(), &[]),
         on("stats", dir.path(), &["--json"]),
+        vec!["man"],
         on("append", dir.path(), &["--stream", "s"]),
     ] {
         let output = ringlog(&command).stdout(full()).output().unwrap();
@@ -232,6 +241,7 @@ fn a_second_writer_is_refused_while_the_first_goes_on() {
         on("rotate", dir.path(), &[]),
         on("trim", dir.path(), &["--keep-segments", "1"]),
         on("repair", dir.path(), &["--yes"]),
+        on("import", dir.path(), &[]),
     ] {
         let output = run_with(&command, b"intruder\n");
         assert_exit(&output, 2);

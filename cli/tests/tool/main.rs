@@ -5,5 +5,7 @@
 mod acks;
 mod append_and_read;
 mod common;
+mod records;
 mod refusals;
+mod surroundings;
 mod tools;

@@ -67,7 +67,12 @@ fn wrong_usage_is_2_and_help_tells_the_codes() {
 fn commands(dir: &Path) -> Vec<Vec<&str>> {
     vec![
         on("read", dir, &["--stream", "s"]),
+        on("dump", dir, &[]),
+        on("export", dir, &[]),
+        on("export", dir, &["--stream", "s"]),
+        on("streams", dir, &[]),
         on("inspect", dir, &[]),
+        on("inspect", dir, &["--streams"]),
         on("verify", dir, &[]),
         on("repair", dir, &[]),
         on("repair", dir, &["--yes"]),
@@ -93,6 +98,7 @@ fn where_there_is_no_log() {
         assert_exit(&run(&command), 2);
     }
     assert_exit(&run_with(&on("append", &file, &["--stream", "s"]), b"x\n"), 2);
+    assert_exit(&run_with(&on("import", &file, &[]), b"x\n"), 2);
     assert_eq!(std::fs::read(&file).unwrap(), b"text");
 }
 

@@ -106,6 +106,11 @@ impl Streams {
         names.filter_map(|(id, name)| name.as_ref().map(|name| (StreamId(id as u32), name)))
     }
 
+    /// The name of a stream, where it is known.
+    pub(crate) fn name(&self, stream: StreamId) -> Option<&Arc<str>> {
+        self.names.get(stream.0 as usize)?.as_ref()
+    }
+
     /// What has changed since the last call: the content of the next part of the catalogue.
     pub(crate) fn take_changes(&mut self) -> Vec<CatalogueEntry> {
         let mut changed = std::mem::take(&mut self.touched);

@@ -93,6 +93,21 @@ pub struct SegmentInspection {
     pub first_time_ns: Option<u64>,
     /// Time of its last batch, in nanoseconds since 1970.
     pub last_time_ns: Option<u64>,
+    /// Which offsets of which streams it holds, by number; `None` where that was not asked for.
+    pub streams: Option<Vec<SegmentStream>>,
+}
+
+/// What a segment holds of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentStream {
+    /// The stream's number in its shard.
+    pub id: StreamId,
+    /// The first offset.
+    pub first_offset: Offset,
+    /// The last offset.
+    pub last_offset: Offset,
+    /// How many offsets lie here.
+    pub records: u64,
 }
 
 /// A stream.
@@ -120,7 +135,20 @@ pub struct StreamInspection {
 /// See [`OpenError`]. Damage in sealed segments goes unnoticed; damage that keeps the log from
 /// being described is [`OpenError::Corrupt`]: use [`crate::verify`].
 pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, OpenError> {
-    let path = dir.as_ref();
+    look(dir.as_ref(), false)
+}
+
+/// The same, and tells which offsets of which streams each segment holds.
+///
+/// Cost: reads the log once.
+///
+/// # Errors
+/// As [`inspect`]. What is damaged in a sealed segment is left out.
+pub fn inspect_segments(dir: impl AsRef<Path>) -> Result<Inspection, OpenError> {
+    look(dir.as_ref(), true)
+}
+
+fn look(path: &Path, segment_streams: bool) -> Result<Inspection, OpenError> {
     let dir = open_dir(path)?;
     let meta = read_meta(path, &dir)?;
     let mut shards = Vec::with_capacity(meta.shards.into());
@@ -128,7 +156,7 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, OpenError> {
     for shard in 0..meta.shards {
         let shard_dir = shard_dir(&dir, shard)?.map_err(OpenError::Corrupt)?;
         let mut files = ShardFiles::open(&shard_dir, &meta, shard)?;
-        let (of_shard, inspection) = inspect_shard(&mut files)?;
+        let (of_shard, inspection) = inspect_shard(&mut files, segment_streams)?;
         epoch = epoch.max(of_shard);
         shards.push(inspection);
     }
@@ -137,10 +165,13 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, OpenError> {
 }
 
 /// Tries again while the files change under it.
-fn inspect_shard(files: &mut ShardFiles) -> Result<(Epoch, ShardInspection), OpenError> {
+fn inspect_shard(
+    files: &mut ShardFiles,
+    segment_streams: bool,
+) -> Result<(Epoch, ShardInspection), OpenError> {
     let mut attempt = 1;
     loop {
-        match try_inspect(files) {
+        match try_inspect(files, segment_streams) {
             Err(OpenError::Corrupt(_)) if attempt < ATTEMPTS => attempt += 1,
             // A writer at work may have gone on between two looks.
             Ok((_, inspection)) if inspection.damage.is_some() && attempt < ATTEMPTS => {
@@ -156,14 +187,22 @@ fn inspect_shard(files: &mut ShardFiles) -> Result<(Epoch, ShardInspection), Ope
     }
 }
 
-fn try_inspect(files: &mut ShardFiles) -> Result<(Epoch, ShardInspection), OpenError> {
+fn try_inspect(
+    files: &mut ShardFiles,
+    segment_streams: bool,
+) -> Result<(Epoch, ShardInspection), OpenError> {
     let disk: &mut dyn Disk = &mut files.disk;
     let (manifest, streams) = load(disk, &files.identity)?;
     let mut tail = tail::scan(disk, &files.identity, &manifest, streams, &files.pool)?;
     while let Some(batch) = tail.unproven.pop_front() {
         tail::take_proven(&mut tail, batch);
     }
-    let segments = segments(files, &manifest, &tail)?;
+    let mut segments = segments(files, &manifest, &tail)?;
+    if segment_streams {
+        for segment in &mut segments {
+            segment.streams = Some(streams_of(files, segment)?);
+        }
+    }
     let firsts = first_offsets(files, &manifest, &segments, &tail.streams)?;
     let next = |id| tail.streams.next(id);
     let trimmed_before: BTreeMap<StreamId, Offset> = tail.streams.trims().collect();
@@ -216,9 +255,47 @@ fn segments(
             bytes,
             first_time_ns: held.map(|held: Sealed| held.first_ns).filter(|ns| *ns > 0),
             last_time_ns: held.map(|held| held.last_ns).filter(|ns| *ns > 0),
+            streams: None,
         });
     }
     Ok(segments)
+}
+
+/// Which offsets of which streams a segment holds.
+fn streams_of(
+    files: &mut ShardFiles,
+    segment: &SegmentInspection,
+) -> Result<Vec<SegmentStream>, OpenError> {
+    let mut streams: BTreeMap<StreamId, SegmentStream> = BTreeMap::new();
+    if segment.base_lsn == segment.end_lsn {
+        return Ok(Vec::new());
+    }
+    let Ok(mut file) = files.segment(segment.id)? else { return Ok(Vec::new()) };
+    let stretch =
+        Stretch { base: segment.base_lsn, end: segment.end_lsn, chain: None, chain_end: None };
+    let items = file.walk(&stretch, None, &mut Meter::new(&mut |_| {}))?;
+    file.close()?;
+    let batches = items.iter().filter_map(|item| match item {
+        Item::Batch(batch) => Some(batch),
+        Item::Hole(_) => None,
+    });
+    let runs = batches.flat_map(|batch| &batch.runs);
+    for run in runs.filter(|run| run.stream != StreamId::CATALOGUE && run.count > 0) {
+        let last_offset = Offset(run.base.0.saturating_add(u64::from(run.count) - 1));
+        streams
+            .entry(run.stream)
+            .and_modify(|known| {
+                known.last_offset = last_offset;
+                known.records += u64::from(run.count);
+            })
+            .or_insert(SegmentStream {
+                id: run.stream,
+                first_offset: run.base,
+                last_offset,
+                records: run.count.into(),
+            });
+    }
+    Ok(streams.into_values().collect())
 }
 
 /// The first offset of each stream that has records.

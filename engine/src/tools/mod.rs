@@ -1,12 +1,13 @@
-//! Looking at a log without opening it: [`inspect`], [`verify`], and, the only one that changes
-//! anything, [`repair`].
+//! Looking at a log without opening it: [`inspect`], [`dump`], [`verify`], and, the only one that
+//! changes anything, [`repair`].
 //!
-//! `inspect` and `verify` take no lock and write nothing. They may run beside a writer: damage is
+//! All but `repair` take no lock and write nothing. They may run beside a writer: damage is
 //! told only when it is still damage after the manifest has been read again, so a segment that was
 //! trimmed meanwhile, or a batch that was just being written, is never called damaged.
 //!
 //! Knows the files of a log and what they must hold; nothing of writers, readers or handles.
 
+mod dump;
 mod file;
 mod inspect;
 mod ledger;
@@ -26,8 +27,10 @@ use crate::open::{find_meta, reading_disk};
 use crate::recovery::Identity;
 use crate::window::pool_for;
 
+pub use dump::{Dumped, Entry, EntryKind, dump};
 pub use inspect::{
-    Inspection, SegmentInspection, SegmentLife, ShardInspection, StreamInspection, inspect,
+    Inspection, SegmentInspection, SegmentLife, SegmentStream, ShardInspection, StreamInspection,
+    inspect, inspect_segments,
 };
 pub use repair::{LostRange, RepairReport, repair};
 pub use verify::{VerifyReport, verify};
