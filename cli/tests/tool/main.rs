@@ -5,6 +5,7 @@
 mod acks;
 mod append_and_read;
 mod common;
+mod live;
 mod records;
 mod refusals;
 mod surroundings;
