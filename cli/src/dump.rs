@@ -131,6 +131,8 @@ struct JsonEntry<'a> {
     timestamp_ns: u64,
     kind: &'static str,
     bytes: usize,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    trimmed: bool,
     #[serde(flatten)]
     payload: JsonPayload<'a>,
 }
@@ -147,6 +149,7 @@ impl<'a> JsonEntry<'a> {
             timestamp_ns: entry.timestamp_ns,
             kind: kind_name(entry.kind),
             bytes: entry.payload.len(),
+            trimmed: entry.trimmed,
             payload: JsonPayload::of(entry.payload),
         }
     }
@@ -171,7 +174,7 @@ fn line(entry: &Entry<'_>, payload_bytes: usize) -> String {
         entry.lsn.0,
         entry.offset.0,
         utc(entry.timestamp_ns),
-        kind_name(entry.kind),
+        if entry.trimmed { "trimmed" } else { kind_name(entry.kind) },
         entry.payload.len(),
         payload_text(entry.payload, payload_bytes)
     );

@@ -50,6 +50,7 @@ pub(crate) fn run(args: &ExportArgs, messages: Messages) -> Result<Exit, Failure
     let mut visit = |dumped: Dumped<'_>| {
         match dumped {
             Dumped::Entry(entry) => match entry.name {
+                _ if entry.trimmed => {}
                 _ if !matches!(entry.kind, EntryKind::Record | EntryKind::Tombstone) => {}
                 Some(name) if args.stream.as_deref().is_none_or(|wanted| wanted == name) => {
                     written = write_line(&mut out, &line(name, &entry));

@@ -2,7 +2,7 @@
 //! into an exit code; it knows nothing of what the commands do.
 //!
 //! Invariants: a command changes a log only when its name says so (`append`, `import`,
-//! `repair`, `trim`, `rotate`); a closed pipe ends the program quietly; nothing that a file, a disk or a user can
+//! `repair`, `trim`, `retain`, `rotate`); a closed pipe ends the program quietly; nothing that a file, a disk or a user can
 //! cause makes it panic.
 
 mod acks;
@@ -72,6 +72,7 @@ enum Command {
     Repair(repair::RepairArgs),
     Stats(stats::StatsArgs),
     Trim(trim::TrimArgs),
+    Retain(trim::RetainArgs),
     Rotate(rotate::RotateArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
@@ -99,7 +100,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, messages),
         Command::Repair(args) => repair::run(args, messages),
         Command::Stats(args) => stats::run(args, messages),
-        Command::Trim(args) => trim::run(args, messages),
+        Command::Trim(args) => trim::trim(args, messages),
+        Command::Retain(args) => trim::retain(args, messages),
         Command::Rotate(args) => rotate::run(args, messages),
         Command::Completions(args) => completions::completions(args, Cli::command()),
         Command::Man(args) => completions::man(args, Cli::command()),

@@ -240,6 +240,8 @@ fn a_second_writer_is_refused_while_the_first_goes_on() {
         on("append", dir.path(), &["--stream", "s"]),
         on("rotate", dir.path(), &[]),
         on("trim", dir.path(), &["--keep-segments", "1"]),
+        on("trim", dir.path(), &["--stream", "s", "--before", "1"]),
+        on("retain", dir.path(), &["--max-segments", "1"]),
         on("repair", dir.path(), &["--yes"]),
         on("import", dir.path(), &[]),
     ] {

@@ -78,6 +78,8 @@ fn commands(dir: &Path) -> Vec<Vec<&str>> {
         on("repair", dir, &["--yes"]),
         on("stats", dir, &[]),
         on("trim", dir, &["--keep-segments", "1"]),
+        on("trim", dir, &["--stream", "s", "--before", "1"]),
+        on("retain", dir, &["--max-segments", "1"]),
         on("rotate", dir, &[]),
     ]
 }

@@ -170,3 +170,89 @@ fn rotate_and_trim() {
     assert_eq!(append(dir.path(), &[], b"x\n")["first_offset"], 30, "offsets go on");
     assert_exit(&run(&on("verify", dir.path(), &[])), 0);
 }
+
+/// Segments of ten records each, sealed; then ten records in an open one.
+fn ten_to_a_segment(dir: &Path, sealed: u64) {
+    for at in 0..sealed {
+        append(dir, &[], &lines(at * 10..at * 10 + 10));
+        assert_exit(&run(&on("rotate", dir, &[])), 0);
+    }
+    append(dir, &[], &lines(sealed * 10..sealed * 10 + 10));
+}
+
+#[test]
+fn retain_keeps_to_its_bounds() {
+    let dir = tempdir().unwrap();
+    ten_to_a_segment(dir.path(), 5);
+    let output = run(&on("retain", dir.path(), &["--max-age", "1h", "--json"]));
+    assert_exit(&output, 0);
+    assert_eq!(json(&output)["segments"], 0, "nothing is that old");
+    assert_eq!(read(dir.path(), &[]), lines(0..60));
+
+    let output = run(&on("retain", dir.path(), &["--max-segments", "2", "--max-age", "1h"]));
+    assert_exit(&output, 0);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("segments trimmed"));
+    assert_eq!(read(dir.path(), &[]), lines(30..60), "two sealed segments, and the open one");
+
+    let output = run(&on("retain", dir.path(), &["--max-bytes", "4M", "--json"]));
+    assert_exit(&output, 0);
+    assert!(json(&output)["segments"].as_u64().unwrap() >= 1, "{}", json(&output));
+    assert!(read(dir.path(), &[]).ends_with(&lines(50..60)), "the open segment stays");
+    assert_exit(&run(&on("verify", dir.path(), &[])), 0);
+
+    let bad: [&[&str]; 5] = [
+        &[],
+        &["--max-bytes", "much"],
+        &["--max-age", "10"],
+        &["--max-age", "-1h"],
+        &["--max-segments", "-1"],
+    ];
+    for args in bad {
+        assert_exit(&run(&on("retain", dir.path(), args)), 2);
+    }
+}
+
+#[test]
+fn a_stream_is_trimmed_by_itself() {
+    let dir = tempdir().unwrap();
+    append(dir.path(), &[], &lines(0..10));
+    let other = on("append", dir.path(), &["--stream", "other"]);
+    assert_exit(&crate::common::run_with(&other, &lines(0..10)), 0);
+    let of_s = |before| on("trim", dir.path(), &["--stream", "s", "--before", before]);
+    let output = run(&[&of_s("4")[..], &["--json"]].concat());
+    assert_exit(&output, 0);
+    assert_eq!(json(&output), serde_json::json!({ "stream": "s", "first_offset": 4 }));
+    let output = run(&of_s("2"));
+    assert_exit(&output, 0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "stream s begins at 4\n", "it was trimmed further before");
+
+    assert_eq!(read(dir.path(), &[]), lines(4..10));
+    let output = run(&on("read", dir.path(), &["--stream", "other"]));
+    assert_eq!(output.stdout, lines(0..10), "the other stream is whole");
+    let streams = json(&run(&on("streams", dir.path(), &["--json"])));
+    assert_eq!(streams[1]["first_offset"], 4, "{streams}");
+    let exported = run(&on("export", dir.path(), &["--stream", "s"])).stdout;
+    assert_eq!(exported.iter().filter(|byte| **byte == b'\n').count(), 6, "what can be read");
+    let dumped = run(&on("dump", dir.path(), &["--stream", "s", "--json"])).stdout;
+    let dumped = String::from_utf8(dumped).unwrap();
+    assert_eq!(dumped.lines().filter(|line| line.contains("\"trimmed\":true")).count(), 4);
+
+    let output = run(&of_s("11"));
+    assert_exit(&output, 2);
+    assert!(stderr(&output).contains("offset 10"), "{}", stderr(&output));
+    let bad: [&[&str]; 5] = [
+        &[],
+        &["--stream", "s"],
+        &["--before", "3"],
+        &["--stream", "s", "--before", "3", "--keep-segments", "1"],
+        &["--stream", "none", "--before", "0"],
+    ];
+    for args in bad {
+        assert_exit(&run(&on("trim", dir.path(), args)), 2);
+    }
+    assert_exit(&run(&of_s("10")), 0);
+    assert_eq!(read(dir.path(), &[]), b"");
+    assert_eq!(append(dir.path(), &[], b"x\n")["first_offset"], 10);
+    assert_exit(&run(&on("verify", dir.path(), &[])), 0);
+}

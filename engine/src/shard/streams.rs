@@ -139,7 +139,8 @@ impl Streams {
         }
     }
 
-    fn trimmed_before(&self, stream: StreamId) -> Offset {
+    /// Below which offset the records of a stream are not there any more, by its own trims.
+    pub(crate) fn trimmed_before(&self, stream: StreamId) -> Offset {
         self.trimmed.get(&stream).copied().unwrap_or_default().min(self.next(stream))
     }
 

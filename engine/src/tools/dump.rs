@@ -56,6 +56,8 @@ pub struct Entry<'a> {
     pub timestamp_ns: u64,
     /// What it is.
     pub kind: EntryKind,
+    /// Whether it was trimmed from its stream, and lies here only until its segment goes.
+    pub trimmed: bool,
     /// Its bytes.
     pub payload: &'a [u8],
 }
@@ -335,6 +337,7 @@ fn entry<'a>(
             FrameKind::Void => EntryKind::Void,
             _ => EntryKind::Internal,
         },
+        trimmed: frame.offset < streams.trimmed_before(frame.stream),
         payload: &batch[start..start + frame.payload_bytes as usize],
     }
 }
