@@ -53,7 +53,7 @@ impl ShardMemory {
     /// # Errors
     /// When the memory is not to be had.
     pub fn new(options: &Options, segment_bytes: u64) -> Result<Self, DiskError> {
-        Pools::new(options, segment_bytes).map(Self)
+        Pools::new(options, Format { segment_bytes, shards: 1 }).map(Self)
     }
 }
 

@@ -115,6 +115,10 @@ pub struct Inbox {
     failure: OnceLock<DiskError>,
     /// Whether the writer has nothing to do: then a record goes to it at once.
     idle: AtomicBool,
+    /// Memory runs low, and the writer has not seen that yet.
+    pressed: AtomicBool,
+    /// Whether the writer waits for something else than the disk.
+    waits: AtomicBool,
     /// Slots with an open chunk.
     used: AtomicU64,
     /// Slots with an open chunk that somebody will wait for.
@@ -140,6 +144,8 @@ impl Inbox {
             admission: AtomicU32::new(Admission::Open as u32),
             failure: OnceLock::new(),
             idle: AtomicBool::new(true),
+            pressed: AtomicBool::new(false),
+            waits: AtomicBool::new(true),
             used: AtomicU64::new(0),
             urgent: AtomicU64::new(0),
             waker,
@@ -306,7 +312,11 @@ impl Inbox {
             if self.hand_over(slot, state) {
                 self.nudge();
             }
-            let Some(block) = pool.take() else {
+            let block = pool.take();
+            if pool.available() < pool.count() as usize / 4 {
+                self.press();
+            }
+            let Some(block) = block else {
                 return Err(AppendError::Full { reason: FullReason::Memory });
             };
             let nonce = Nonce {
@@ -320,6 +330,15 @@ impl Inbox {
         match &mut state.chunk {
             Some(chunk) => Ok(chunk),
             None => Err(AppendError::Closed), // not reached: it was put there just now
+        }
+    }
+
+    /// Memory runs low. A writer that waits for its disk comes when that has freed some; one that
+    /// waits for company, or has nothing to do, is woken.
+    fn press(&self) {
+        let is_new = !self.pressed.swap(true, Ordering::SeqCst);
+        if is_new && self.waits.load(Ordering::SeqCst) {
+            self.waker.wake();
         }
     }
 
@@ -468,6 +487,20 @@ impl Inbox {
         if self.idle.load(Ordering::Relaxed) != idle {
             self.idle.store(idle, Ordering::SeqCst);
         }
+    }
+
+    /// Whether memory has run low since the last call.
+    pub fn take_pressure(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed) && self.pressed.swap(false, Ordering::SeqCst)
+    }
+
+    /// Says whether the writer waits for something else than the disk. True if memory runs low:
+    /// then it must not wait.
+    pub fn set_waits(&self, waits: bool) -> bool {
+        if self.waits.load(Ordering::Relaxed) != waits {
+            self.waits.store(waits, Ordering::SeqCst);
+        }
+        waits && self.pressed.load(Ordering::SeqCst)
     }
 
     /// Blocks have been freed: whoever waits for room may try again.

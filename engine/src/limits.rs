@@ -26,6 +26,8 @@ pub const COALESCE_BYTES_MAX: usize = 16 << 10;
 pub const SLOTS: usize = 16;
 /// Segments of a shard that may be written but not yet sealed, beside the open one.
 pub const SEALING_MAX: usize = 2;
+/// Memory of a shard, at least.
+pub const MEMORY_BYTES_MIN: usize = 4 << 20;
 /// Segments that retention by bytes must admit: one sealed, one being sealed, the open one and the
 /// next.
 pub const RETENTION_SEGMENTS_MIN: u64 = 4;

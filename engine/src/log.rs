@@ -451,6 +451,7 @@ impl Inner {
             trimmed_segments: counts.trimmed,
             recycled_segments: counts.recycled,
             age_retention_paused: paused,
+            pressure_flushes: counts.pressure_flushes,
             rejected_memory: producers.rejected_memory,
             rejected_disk: producers.rejected_disk,
             queue_depth: depth,

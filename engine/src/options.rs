@@ -121,11 +121,15 @@ pub struct Options {
     /// Whether writer threads are pinned: shard 0 to the CPU that takes the disk's interrupts, if
     /// that is one, the others to the allowed CPUs behind it in turn. Default: yes.
     pub pin: bool,
-    /// Memory for records on their way to disk, per shard, in bytes: 4 MiB to 4 GiB. Default
-    /// 32 MiB. When it is used up, appends are refused.
+    /// Memory for records on their way to disk, for the whole log, in bytes: at least 4 MiB for
+    /// each shard, 4 GiB at most. Default 32 MiB. All blocks count, also the writers' own, and what
+    /// is kept of where the records of an open segment lie. Each shard has the same part of it.
+    /// When a quarter is left, nothing waits for company any more; when it is used up, appends
+    /// are refused.
     pub memory_bytes: usize,
     /// The largest record or atomic batch that must fit, in bytes including 16 bytes for each
-    /// record, 64 KiB to 8 MiB. Default 2 MiB. Bounded by a quarter of the segment size as well.
+    /// record, 64 KiB to 8 MiB. Default 2 MiB. Bounded by a quarter of the segment size, and of the
+    /// memory of a shard, as well.
     pub batch_bytes_max: usize,
     /// How many commits may be in flight per shard, 1 to 8. Default 2.
     pub commits_in_flight: usize,
@@ -290,7 +294,7 @@ impl Options {
             format!("{segment} is not a power of two from 1 MiB to 1 GiB"),
         )?;
         bound("format.shards", self.format.shards.into(), 1, limits::SHARDS_MAX)?;
-        bound("memory_bytes", self.memory_bytes, 4 << 20, 4 << 30)?;
+        bound("memory_bytes", self.memory_bytes, limits::MEMORY_BYTES_MIN, 4 << 30)?;
         bound("batch_bytes_max", self.batch_bytes_max, 64 << 10, limits::BATCH_BYTES_MAX)?;
         bound("commits_in_flight", self.commits_in_flight, 1, limits::COMMITS_IN_FLIGHT_MAX)?;
         bound("commit_bytes", self.commit_bytes, 64 << 10, 64 << 20)?;
@@ -317,6 +321,16 @@ impl Options {
     /// # Errors
     /// [`OpenError::InvalidOption`] names the first field that is out of bounds.
     pub(crate) fn validate_for(&self, format: Format) -> Result<(), OpenError> {
+        let shards = usize::from(format.shards);
+        if self.memory_bytes < limits::MEMORY_BYTES_MIN * shards {
+            return Err(OpenError::InvalidOption {
+                field: "memory_bytes".into(),
+                reason: format!(
+                    "{} is less than 4 MiB for each of {shards} shards",
+                    self.memory_bytes
+                ),
+            });
+        }
         let least = limits::RETENTION_SEGMENTS_MIN * format.segment_bytes;
         match self.retention.max_bytes {
             Some(bytes) if bytes < least => Err(OpenError::InvalidOption {

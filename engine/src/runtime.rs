@@ -118,6 +118,11 @@ impl<D: Disk> Writer<D> {
             self.shared.inbox.sweep(false);
         }
         self.take_chunks(now);
+        if self.shared.inbox.take_pressure() && !self.shard.is_writing() {
+            self.shared.inbox.sweep(true);
+            self.take_chunks(now);
+            self.shard.press();
+        }
         if self.take_commands(now) {
             self.take_chunks(now);
         }
@@ -133,6 +138,9 @@ impl<D: Disk> Writer<D> {
         let inbox = &self.shared.inbox;
         let idle = self.shard.is_idle();
         inbox.set_idle(idle);
+        if inbox.set_waits(!self.shard.is_writing()) {
+            return None;
+        }
         let (used, urgent) = inbox.open_chunks();
         if urgent && idle {
             inbox.sweep(false);

@@ -21,18 +21,22 @@ use crate::format::meta::LogMeta;
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::ids::{Epoch, StreamId};
 use crate::inbox::{Admission, Inbox, InboxConfig};
-use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES, CHUNK_BYTES};
+use crate::limits::{
+    BATCH_BYTES_MAX, BLOCK_BYTES, CHUNK_BYTES, COALESCE_BYTES_MAX, MEMORY_BYTES_MIN,
+};
 use crate::log::{OpenShard, Writer as ShardWriter};
 use crate::open::{Parts, report};
-use crate::options::Options;
+use crate::options::{Format, Options};
 use crate::published::Published;
 use crate::recovery::{Identity, ShardRecovery, load, resume, tail};
 use crate::runtime::{Shared, Writer};
 use crate::shard::{Request, Shard, ShardConfig, saturating_nanos};
 use crate::window::pool_for;
 
-/// Size of the blocks in which small chunks are copied together.
+/// Size of the blocks in which small chunks are copied together, where there is memory enough.
 const BATCH_BLOCK_BYTES: usize = 256 << 10;
+/// Blocks for headers, footers and watermarks.
+const META_BLOCKS: usize = 8;
 
 /// A shard that is ready to be written, as its handles see it.
 pub(crate) struct Ready {
@@ -217,7 +221,8 @@ impl Task {
         if self.options.pin && dir.is_some_and(|dir| !pin(dir, self.shard)) {
             notes.push("The writer thread could not be pinned to a CPU.".to_owned());
         }
-        let pools = Pools::new(&self.options, self.meta.segment_bytes)?;
+        let format = Format { segment_bytes: self.meta.segment_bytes, shards: self.meta.shards };
+        let pools = Pools::new(&self.options, format)?;
         if dir.is_some() && !pools.small.huge_pages_advised() {
             notes.push("Huge pages are not available; transfers are split.".to_owned());
         }
@@ -328,6 +333,7 @@ fn start_shard<D: Disk>(
         commit_bytes: options.commit_bytes,
         linger_ns: options.linger.as_nanos() as u64,
         retention: options.retention,
+        postings_bytes_max: pools.postings_bytes_max,
         rotate_after_ns: options.rotate_after.map(saturating_nanos),
         batch_blocks: pools.batch,
         meta_blocks: pools.meta,
@@ -374,25 +380,109 @@ pub(crate) struct Pools {
     batch: BlockPool,
     meta: BlockPool,
     frames_bytes_max: usize,
+    /// What may be kept in memory of where the records of an open segment lie.
+    postings_bytes_max: usize,
+}
+
+/// How many blocks of which size a shard has of each kind.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    small: (usize, usize),
+    large: (usize, usize),
+    batch: (usize, usize),
+    meta: (usize, usize),
+    frames_bytes_max: usize,
+    postings_bytes_max: usize,
+}
+
+impl Sizes {
+    /// A shard's part of the memory of a log of this format, divided among its uses.
+    fn new(options: &Options, format: Format) -> Self {
+        let share = options.memory_bytes / usize::from(format.shards.max(1));
+        let share = share.max(MEMORY_BYTES_MIN);
+        let segment_room = format.segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
+        let batch_max = options.batch_bytes_max.min((segment_room / 4) as usize).min(share / 4);
+        let large_bytes = (batch_max + BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
+        let batch_count = options.commits_in_flight * 2 + 2;
+        let batch_bytes = share / 4 / batch_count / BLOCK_BYTES * BLOCK_BYTES;
+        let batch_bytes = batch_bytes.clamp(COALESCE_BYTES_MAX + BLOCK_BYTES, BATCH_BLOCK_BYTES);
+        let postings_bytes_max = share / 8;
+        let left = share - batch_count * batch_bytes - META_BLOCKS * BLOCK_BYTES;
+        let left = left - postings_bytes_max;
+        let large_count = (left / 2 / large_bytes).max(1);
+        let small_count = (left - large_count * large_bytes) / CHUNK_BYTES;
+        // Every reader takes a batch of BATCH_BYTES_MAX, with its headers.
+        let largest = large_bytes.min(BATCH_BYTES_MAX);
+        Self {
+            small: (small_count, CHUNK_BYTES),
+            large: (large_count, large_bytes),
+            batch: (batch_count, batch_bytes),
+            meta: (META_BLOCKS, BLOCK_BYTES),
+            frames_bytes_max: batch_max.min(chunk_capacity(largest) - RUN_BYTES),
+            postings_bytes_max,
+        }
+    }
 }
 
 impl Pools {
-    pub(crate) fn new(options: &Options, segment_bytes: u64) -> Result<Self, DiskError> {
-        let segment_room = segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
-        let batch_max = options.batch_bytes_max.min((segment_room / 4) as usize);
-        let large_bytes = (batch_max + BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
-        let half = options.memory_bytes / 2;
-        let small = BlockPool::new((half / CHUNK_BYTES).max(16) as u32, CHUNK_BYTES)?;
-        let large = BlockPool::new((half / large_bytes).max(2) as u32, large_bytes)?;
-        let batch = BlockPool::new(options.commits_in_flight as u32 * 2 + 2, BATCH_BLOCK_BYTES)?;
-        let meta = BlockPool::new(8, BLOCK_BYTES)?;
-        // Every reader takes a batch of BATCH_BYTES_MAX, with its headers.
-        let largest = large_bytes.min(BATCH_BYTES_MAX);
-        let frames_bytes_max = batch_max.min(chunk_capacity(largest) - RUN_BYTES);
-        Ok(Self { small, large, batch, meta, frames_bytes_max })
+    /// See [`Options::memory_bytes`].
+    pub(crate) fn new(options: &Options, format: Format) -> Result<Self, DiskError> {
+        let sizes = Sizes::new(options, format);
+        let pool = |(count, bytes): (usize, usize)| BlockPool::new(count as u32, bytes);
+        Ok(Self {
+            small: pool(sizes.small)?,
+            large: pool(sizes.large)?,
+            batch: pool(sizes.batch)?,
+            meta: pool(sizes.meta)?,
+            frames_bytes_max: sizes.frames_bytes_max,
+            postings_bytes_max: sizes.postings_bytes_max,
+        })
     }
 
     fn all(&self) -> Vec<BlockPool> {
         vec![self.small.clone(), self.large.clone(), self.batch.clone(), self.meta.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_takes_no_more_memory_than_its_part_and_has_enough_of_each_kind() {
+        for memory_bytes in [4, 5, 7, 16, 32, 64, 1000].map(|mib| mib << 20) {
+            for shards in [1, 2, 8] {
+                for commits_in_flight in 1..=8 {
+                    for batch_bytes_max in [64 << 10, 2 << 20, 8 << 20] {
+                        for segment_bytes in [1 << 20, 64 << 20] {
+                            let memory_bytes = memory_bytes * shards;
+                            let options = Options {
+                                memory_bytes,
+                                commits_in_flight,
+                                batch_bytes_max,
+                                ..Options::default()
+                            };
+                            let format = Format { segment_bytes, shards: shards as u16 };
+                            assert_eq!(options.validate_for(format), Ok(()));
+                            check(&options, format);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(options: &Options, format: Format) {
+        let share = options.memory_bytes / usize::from(format.shards);
+        let sizes = Sizes::new(options, format);
+        let pools = [sizes.small, sizes.large, sizes.batch, sizes.meta];
+        let blocks: usize = pools.iter().map(|(count, bytes)| count * bytes).sum();
+        let used = blocks + sizes.postings_bytes_max;
+        assert!(used <= share, "{used} of {share}: {options:?}");
+        assert!(used > share * 3 / 4, "{used} of {share}: {options:?}");
+        assert!(sizes.small.0 >= 16 && sizes.large.0 >= 1, "{options:?}");
+        assert!(sizes.batch.1 >= BLOCK_BYTES + COALESCE_BYTES_MAX, "{options:?}");
+        let batch = options.batch_bytes_max.min(share / 4).min(format.segment_bytes as usize / 5);
+        assert!(sizes.frames_bytes_max + BLOCK_BYTES >= batch, "{options:?}");
     }
 }

@@ -69,6 +69,9 @@ pub struct ShardStats {
     /// the wall clock has jumped, or stands before the newest record. It goes on when
     /// [`crate::Log::retain`] is called, or after opening again.
     pub age_retention_paused: Option<String>,
+    /// Times that everything was written out at once, without waiting for company, because memory
+    /// ran low.
+    pub pressure_flushes: u64,
     /// Appends refused for want of memory.
     pub rejected_memory: u64,
     /// Appends refused because the disk is full.

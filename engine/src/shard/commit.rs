@@ -45,11 +45,13 @@ impl Shard {
         if !self.commit_is_due(now) {
             return None;
         }
+        self.rotate_for_memory();
         let first = self.pending.front()?.section().section_bytes();
         let room = self.room_for(stored_bytes(first))?;
         let before = self.staged;
         let draft = self.fill(room, now)?;
         self.no_room = false;
+        self.pressed &= !self.pending.is_empty();
         self.counts.commits += 1;
         self.counts.batches += draft.batches;
         self.counts.bytes_written += draft.bytes as u64;
@@ -72,7 +74,8 @@ impl Shard {
             let apart = self.pending.front().is_some_and(|chunk| chunk.apart);
             return !apart && self.pending_bytes >= PIPELINE_BYTES.min(self.config.commit_bytes);
         }
-        self.pending_bytes >= self.config.commit_bytes
+        self.pressed
+            || self.pending_bytes >= self.config.commit_bytes
             || now.mono_ns >= self.oldest_pending_ns + self.config.linger_ns
     }
 

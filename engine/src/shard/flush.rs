@@ -15,12 +15,14 @@ pub(super) struct FlushPlans {
     /// The first is the log's own.
     plans: Vec<FlushPlan>,
     of: HashMap<StreamId, usize>,
+    /// Nothing waits for a count or for time, until the next flush.
+    hurried: bool,
 }
 
 impl FlushPlans {
     pub(super) fn new(policy: SyncPolicy, streams: &BTreeMap<String, SyncPolicy>) -> Self {
         let plans = vec![FlushPlan::new(policy)];
-        Self { policies: streams.clone(), plans, of: HashMap::new() }
+        Self { policies: streams.clone(), plans, of: HashMap::new(), hurried: false }
     }
 
     /// A stream is there.
@@ -52,12 +54,12 @@ impl FlushPlans {
 
     /// Whether the commit that carries what was just placed is to be flushed with it.
     pub(super) fn with_commit(&self, now_ns: u64) -> bool {
-        self.plans.iter().any(|plan| plan.with_commit(now_ns))
+        self.plans.iter().any(|plan| plan.with_commit(now_ns) || plan.gives_in(self.hurried))
     }
 
     /// Whether a flush is due now.
     pub(super) fn due(&self, now_ns: u64) -> bool {
-        self.plans.iter().any(|plan| plan.due(now_ns))
+        self.plans.iter().any(|plan| plan.due(now_ns) || plan.gives_in(self.hurried))
     }
 
     /// When a flush becomes due by itself.
@@ -73,8 +75,14 @@ impl FlushPlans {
         })
     }
 
+    /// Memory runs low: what would wait for a count or for time does not.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
     /// A flush of everything placed so far has been begun.
     pub(super) fn begun(&mut self) {
+        self.hurried = false;
         self.plans.iter_mut().for_each(FlushPlan::begun);
     }
 }
@@ -117,6 +125,17 @@ impl FlushPlan {
             _ => false,
         };
         reached || self.deadline_ns().is_some_and(|deadline| deadline <= now_ns)
+    }
+
+    /// Whether it has something that waits only for more, or for time.
+    fn gives_in(&self, hurried: bool) -> bool {
+        let waits = matches!(
+            self.policy,
+            SyncPolicy::Interval(_)
+                | SyncPolicy::EveryRecords { .. }
+                | SyncPolicy::EveryBytes { .. }
+        );
+        hurried && waits && self.oldest_ns.is_some()
     }
 
     fn deadline_ns(&self) -> Option<u64> {

@@ -90,6 +90,8 @@ pub struct ShardConfig {
     pub linger_ns: u64,
     /// What is kept.
     pub retention: Retention,
+    /// A segment of which more than this is kept in memory is sealed, in bytes.
+    pub postings_bytes_max: usize,
     /// A segment whose first record is this old is sealed, in nanoseconds.
     pub rotate_after_ns: Option<u64>,
     /// Blocks in which small chunks are copied together; reserved for the writer.
@@ -216,6 +218,8 @@ pub struct ShardCounts {
     pub trimmed: u64,
     /// Segments prepared from a trimmed one.
     pub recycled: u64,
+    /// Times that everything was written out at once because memory ran low.
+    pub pressure_flushes: u64,
     /// When the last flush completed, in nanoseconds since 1970.
     pub last_flush_ns: u64,
 }
@@ -228,6 +232,8 @@ pub struct Shard {
     // Placement.
     pending: VecDeque<Box<Chunk>>,
     pending_bytes: usize,
+    /// Memory runs low: what is pending waits for nothing.
+    pressed: bool,
     /// The runs of the batch that is being made: stream, first offset, records.
     runs: Vec<(StreamId, Offset, u32)>,
     oldest_pending_ns: u64,
@@ -281,6 +287,7 @@ impl Shard {
             streams: start.streams,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            pressed: false,
             runs: Vec::new(),
             oldest_pending_ns: 0,
             accepted_chunks: 0,
@@ -348,6 +355,22 @@ impl Shard {
                 target: None,
             }),
         }
+    }
+
+    /// Memory runs low. While the disk is at work, it is the disk that is waited for; otherwise
+    /// what is here is written out at once, whatever it waits for.
+    pub fn press(&mut self) {
+        let something = !self.pending.is_empty() || self.durable < self.staged;
+        if something && self.writes_in_flight == 0 && self.poison.is_none() {
+            self.pressed = !self.pending.is_empty();
+            self.plans.hurry();
+            self.counts.pressure_flushes += 1;
+        }
+    }
+
+    /// Whether a write is under way, which will give memory back.
+    pub fn is_writing(&self) -> bool {
+        self.writes_in_flight > 0
     }
 
     /// What the disk shall do next; `None` when it has nothing (more) to do now.
@@ -425,7 +448,7 @@ impl Shard {
         }
         let linger = (!self.pending.is_empty() && self.writes_in_flight == 0)
             .then(|| self.oldest_pending_ns + self.config.linger_ns)
-            .filter(|_| self.config.linger_ns > 0);
+            .filter(|_| self.config.linger_ns > 0 && !self.pressed);
         let watermark = self
             .idle_since_ns
             .filter(|_| self.watermark_wanted() || self.idle_flush_wanted())

@@ -227,6 +227,19 @@ impl Shard {
         }
     }
 
+    /// Seals the open segment when what is kept in memory of it has grown large, if that makes
+    /// nobody wait.
+    pub(super) fn rotate_for_memory(&mut self) {
+        let limit = self.config.postings_bytes_max;
+        let large = |open: &OpenSegment| open.postings.memory_bytes() > limit;
+        if self.rotation.open.as_ref().is_some_and(large)
+            && self.rotation.has_next()
+            && self.may_seal()
+        {
+            self.seal_open_segment(Reason::Memory);
+        }
+    }
+
     fn may_seal(&self) -> bool {
         self.sealing_has_room() && !self.rotation.is_closing()
     }

@@ -7,6 +7,7 @@ mod limits;
 mod order;
 mod poison;
 mod policies;
+mod pressure;
 mod recovery;
 mod retention;
 mod trim;
