@@ -132,7 +132,7 @@ fn files_max(config: &ShardConfig, retention: &Retention) -> Option<u64> {
 /// records.
 pub(super) fn ahead_max(config: &ShardConfig) -> usize {
     let files = files_max(config, &config.retention).unwrap_or(u64::MAX);
-    (files.saturating_sub(2) / 2).max(1).min(1 << 16) as usize
+    (files.saturating_sub(2) / 2).clamp(1, 1 << 16) as usize
 }
 
 /// Whether so many files are more than there may be.
