@@ -406,10 +406,18 @@ fn limits_of_the_process_are_errors() {
     if let Ok(dir) = std::env::var("RINGLOG_TEST_UNDER_LIMIT") {
         let opened = Log::open(dir, small());
         if let Ok(log) = opened {
-            let stream = log.stream("s").unwrap();
-            for _ in 0..40 {
-                if let Ok(receipt) = stream.append(&[1; 100_000]) {
-                    let _ = receipt.wait_timeout(Duration::from_secs(5));
+            // The limit is met early or late: then it is a full disk.
+            match log.stream("s") {
+                Ok(stream) => {
+                    for _ in 0..40 {
+                        if let Ok(receipt) = stream.append(&[1; 100_000]) {
+                            let _ = receipt.wait_timeout(Duration::from_secs(5));
+                        }
+                    }
+                }
+                Err(error) => {
+                    let reason = FullReason::Disk;
+                    assert_eq!(error, StreamError::Append(AppendError::Full { reason }));
                 }
             }
             let _ = log.close();

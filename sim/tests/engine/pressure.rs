@@ -38,7 +38,7 @@ fn what_lingers_is_written_at_once_when_a_producer_finds_no_memory() {
     assert!(shard.shard.counts().pressure_flushes > before);
     assert!(waits.is_acknowledged(), "no time has passed");
     assert!(receipts.iter_mut().all(|receipt| poll(receipt) == Some(Ok(()))));
-    let _ = shard.append(&[7; 20_000], Durability::Synced).expect("there is memory again");
+    let _receipt = shard.append(&[7; 20_000], Durability::Synced).expect("there is memory again");
     shard.check();
 }
 
@@ -90,7 +90,7 @@ fn a_segment_of_which_much_is_kept_in_memory_is_sealed_early() {
     while shard.shard.counts().sealed.memory < 3 {
         for _ in 0..200 {
             for stream in [shard.stream, other] {
-                let _ = shard.shard.append(0, stream, &[[]], Durability::Memory).unwrap();
+                let _receipt = shard.shard.append(0, stream, &[[]], Durability::Memory).unwrap();
                 records += 1;
             }
         }

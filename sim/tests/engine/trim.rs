@@ -93,7 +93,7 @@ fn a_trim_outlives_crashes_rotation_merged_catalogues_and_the_segment_that_holds
     let other = shard.shard.create_stream("other").unwrap();
     for at in 0..30 {
         // Parts of the catalogue are merged on the way.
-        let _ = shard.shard.append(0, other, &[b"x"], Durability::Synced).unwrap();
+        let _receipt = shard.shard.append(0, other, &[b"x"], Durability::Synced).unwrap();
         shard.turns(30);
         shard.ask_and_wait(Request::Rotate);
         shard.turns(60);
