@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use ringlog::{
-    AppendError, Durability, Format, IoKind, Log, Offset, OpenError, Options, ReadError,
-    RecoveryMode, StreamError, SyncPolicy,
+    AppendError, Durability, Format, FullReason, IoKind, Log, Offset, OpenError, Options,
+    ReadError, RecoveryMode, StreamError, SyncPolicy,
 };
 
 fn small() -> Options {
