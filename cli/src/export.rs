@@ -10,6 +10,7 @@ use clap::Args;
 use ringlog::{Dumped, Entry, EntryKind};
 
 use crate::output::{self, Exit, Failure, Messages, Unit};
+use crate::read;
 use crate::record::{JsonPayload, JsonRecord, write_line};
 use crate::values;
 
@@ -34,13 +35,32 @@ pub(crate) struct ExportArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ExportArgs, messages: Messages) -> Result<Exit, Failure> {
-    if let Some(wanted) = &args.stream {
-        let inspection = ringlog::inspect(&args.dir.dir)?;
-        let mut streams = inspection.shards.iter().flat_map(|shard| &shard.streams);
-        if !streams.any(|stream| stream.name == *wanted) {
-            return Err(ringlog::StreamError::NotFound(wanted.clone()).into());
-        }
+    match &args.stream {
+        Some(stream) => export_stream(args, stream, messages),
+        None => export_all(args, messages),
     }
+}
+
+/// One stream, with the help of its index.
+fn export_stream(args: &ExportArgs, name: &str, messages: Messages) -> Result<Exit, Failure> {
+    let log = read::open(&args.dir, messages)?;
+    let stream = log.existing_stream(name)?;
+    let reader = match args.since {
+        Some(since) => stream.read_since(since),
+        None => stream.read(..),
+    };
+    let mut reader = reader.map_err(|error| Failure::Failed(error.to_string()))?;
+    let bar = read::progress(messages, "exporting", None);
+    let mut out = output::stdout()?;
+    let exit = read::copy(&mut reader, &mut out, bar.as_ref(), messages, |out, record| {
+        write_line(out, &JsonRecord::of(Some(name), record))
+    })?;
+    out.flush().map_err(|error| Failure::stdout(&error))?;
+    Ok(exit)
+}
+
+/// All streams, in one pass.
+fn export_all(args: &ExportArgs, messages: Messages) -> Result<Exit, Failure> {
     let mut out = output::stdout()?;
     // Lines on the same terminal would tear the bar apart.
     let bar =
@@ -52,10 +72,7 @@ pub(crate) fn run(args: &ExportArgs, messages: Messages) -> Result<Exit, Failure
             Dumped::Entry(entry) => match entry.name {
                 _ if entry.trimmed => {}
                 _ if !matches!(entry.kind, EntryKind::Record | EntryKind::Tombstone) => {}
-                Some(name) if args.stream.as_deref().is_none_or(|wanted| wanted == name) => {
-                    written = write_line(&mut out, &line(name, &entry));
-                }
-                Some(_) => {}
+                Some(name) => written = write_line(&mut out, &line(name, &entry)),
                 None => {
                     exit = Exit::Bad;
                     messages.error(&format!(

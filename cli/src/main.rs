@@ -23,6 +23,7 @@ mod rotate;
 mod stats;
 mod stop;
 mod streams;
+mod tail;
 mod text;
 mod trim;
 mod values;
@@ -40,7 +41,8 @@ Exit codes:
   0    done; for verify: the log is sound
   1    the operation failed; for verify: the log is damaged; for what reads: records are missing
   2    wrong usage, or the command could not begin (no log, locked, no permission)
-  130  append or import was interrupted (SIGINT); what the summary counts is acknowledged
+  130  interrupted (SIGINT): append and import have acknowledged what the summary counts, tail has
+       written whole records
 
 A closed pipe (`ringlog read … | head`) is a normal end: exit code 0.
 
@@ -63,6 +65,7 @@ struct Cli {
 enum Command {
     Append(append::AppendArgs),
     Read(read::ReadArgs),
+    Tail(tail::TailArgs),
     Dump(dump::DumpArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Append(args) => append::run(args, messages),
         Command::Read(args) => read::run(args, messages),
+        Command::Tail(args) => tail::run(args, messages),
         Command::Dump(args) => dump::run(args, messages),
         Command::Export(args) => export::run(args, messages),
         Command::Import(args) => import::run(args, messages),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ringlog::{Corruption, OpenError, StreamError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::json;
 
@@ -220,6 +221,15 @@ impl Drop for Progress {
 pub(crate) fn stdout() -> Result<BufWriter<File>, Failure> {
     let fd = io::stdout().as_fd().try_clone_to_owned().map_err(|e| Failure::stdout(&e))?;
     Ok(BufWriter::with_capacity(256 << 10, File::from(fd)))
+}
+
+/// Whether nobody reads our output any more, as far as that can be known without writing.
+pub(crate) fn stdout_is_closed() -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // What cannot be asked is told by the next write.
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
 }
 
 /// Writes the whole result of a command to stdout.

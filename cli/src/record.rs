@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use base64::Engine;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
+use ringlog::RecordRef;
 use serde::{Deserialize, Serialize};
 
 use crate::text::escape;
@@ -42,6 +43,18 @@ pub(crate) struct JsonRecord<'a> {
     pub(crate) payload: JsonPayload<'a>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) tombstone: bool,
+}
+
+impl<'a> JsonRecord<'a> {
+    pub(crate) fn of(stream: Option<&'a str>, record: &RecordRef<'a>) -> Self {
+        Self {
+            stream,
+            offset: record.offset().0,
+            timestamp_ns: record.timestamp_ns(),
+            payload: JsonPayload::of(record.payload()),
+            tombstone: record.is_tombstone(),
+        }
+    }
 }
 
 /// Writes one object and a newline.

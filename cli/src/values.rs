@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
-use ringlog::Durability;
+use ringlog::{Durability, Visibility};
 
 /// When an append counts as acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,6 +23,27 @@ impl From<DurabilityArg> for Durability {
             DurabilityArg::Memory => Self::Memory,
             DurabilityArg::Written => Self::Written,
             DurabilityArg::Synced => Self::Synced,
+        }
+    }
+}
+
+/// Which records a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VisibilityArg {
+    /// What nothing takes back.
+    Durable,
+    /// Also what the device has accepted and no flush has covered yet.
+    Written,
+    /// Also what is on its way to the device; in another process the same as written.
+    Staged,
+}
+
+impl From<VisibilityArg> for Visibility {
+    fn from(arg: VisibilityArg) -> Self {
+        match arg {
+            VisibilityArg::Durable => Self::Durable,
+            VisibilityArg::Written => Self::Written,
+            VisibilityArg::Staged => Self::Staged,
         }
     }
 }

@@ -226,3 +226,64 @@ fn flags_win_over_the_environment() {
     let inspection = json(&run(&on("inspect", dir.path(), &["--json"])));
     assert_eq!(inspection["segment_bytes"], 1 << 20);
 }
+
+/// The numbers that lines begin with.
+fn numbers(stdout: &[u8]) -> Vec<u64> {
+    let text = std::str::from_utf8(stdout).unwrap();
+    let number = |line: &str| line.split(' ').next().unwrap().parse().unwrap();
+    text.lines().map(number).collect()
+}
+
+#[test]
+fn backwards_is_the_same_the_other_way_round() {
+    let dir = tempdir().unwrap();
+    append(dir.path(), &[], &lines(0..6_000));
+    let forth = numbers(&read(dir.path(), &[]));
+    let back = numbers(&read(dir.path(), &["--reverse"]));
+    assert!(forth.iter().eq(back.iter().rev()), "6,000 records over several segments");
+    assert_eq!(numbers(&read(dir.path(), &["--reverse", "--limit", "2"])), [5_999, 5_998]);
+    let part = numbers(&read(dir.path(), &["--reverse", "--from", "5997"]));
+    assert_eq!(part, [5_999, 5_998, 5_997]);
+}
+
+#[test]
+fn a_time_begins_with_the_first_record_that_is_not_older() {
+    let dir = tempdir().unwrap();
+    for round in 0..3 {
+        append(dir.path(), &[], &lines(round * 1_000..(round + 1) * 1_000));
+    }
+    let all = String::from_utf8(read(dir.path(), &["--json"])).unwrap();
+    let times: Vec<u64> = all
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["timestamp_ns"].as_u64().unwrap())
+        .collect();
+    for at in [0, 1, 1_000, 2_500, 2_999] {
+        let time = times[at];
+        let since = format!("{}.{:09}", time / 1_000_000_000, time % 1_000_000_000);
+        let first = times.iter().position(|one| *one >= time).unwrap() as u64;
+        let found = numbers(&read(dir.path(), &["--since", &since]));
+        assert!(found.iter().copied().eq(first..3_000), "since record {at}");
+        let found = numbers(&read(dir.path(), &["--since", &since, "--reverse"]));
+        assert!(found.iter().copied().eq((first..3_000).rev()), "since record {at}, backwards");
+    }
+    assert_eq!(numbers(&read(dir.path(), &["--since", "1h"])).len(), 3_000);
+    assert_eq!(read(dir.path(), &["--since", "2500-01-01T00:00:00Z"]), b"");
+    assert_eq!(read(dir.path(), &["--since", "2500-01-01T00:00:00Z", "--reverse"]), b"");
+    for bad in [&["--since", "never"][..], &["--since", "1h", "--from", "3"]] {
+        let args = [&on("read", dir.path(), &["--stream", "s"])[..], bad].concat();
+        assert_exit(&run(&args), 2);
+    }
+}
+
+#[test]
+fn every_visibility_shows_what_is_durable() {
+    let dir = tempdir().unwrap();
+    append(dir.path(), &[], &lines(0..100));
+    for level in ["durable", "written", "staged"] {
+        assert_eq!(read(dir.path(), &["--visibility", level]), lines(0..100), "{level}");
+        let back = read(dir.path(), &["--visibility", level, "--reverse"]);
+        assert!(numbers(&back).into_iter().eq((0..100).rev()), "{level}");
+    }
+    let args = on("read", dir.path(), &["--stream", "s", "--visibility", "all"]);
+    assert_exit(&run(&args), 2);
+}

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 
 /// An append of numbered lines, so many as it is told.
-struct Writer {
+pub(crate) struct Writer {
     child: Child,
     /// How many lines it gets next.
     more: Sender<u64>,
@@ -24,13 +24,19 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(dir: &Path) -> Self {
+    /// Starts it in a new log, and waits until one record is acknowledged.
+    pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_at(dir, 0)
+    }
+
+    /// The same, in a log that holds so many records.
+    pub(crate) fn start_at(dir: &Path, begin: u64) -> Self {
         let rest = ["--stream", "s", "--segment-bytes", "1M", "--print-acks"];
         let mut child = ringlog(&on("append", dir, &rest)).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let (more, wanted) = channel();
         let feeder = std::thread::spawn(move || {
-            let mut number = 0;
+            let mut number = begin;
             for count in wanted {
                 // In an error the tool is dead.
                 let _ = stdin.write_all(&lines(number..number + count));
@@ -39,8 +45,8 @@ impl Writer {
         });
         more.send(1).unwrap();
         let mut acks = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert_eq!(acks.next().unwrap().unwrap(), "0");
-        let acknowledged = Arc::new(AtomicU64::new(1));
+        assert_eq!(acks.next().unwrap().unwrap(), begin.to_string());
+        let acknowledged = Arc::new(AtomicU64::new(begin + 1));
         let counter = {
             let acknowledged = Arc::clone(&acknowledged);
             std::thread::spawn(move || {
@@ -54,21 +60,32 @@ impl Writer {
         Self { child, more, feeder, counter, acknowledged }
     }
 
-    fn acknowledged(&self) -> u64 {
+    /// How many records of the log are acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
     /// Lets it append more, while something else is done.
-    fn feed(&self, lines: u64) {
+    pub(crate) fn feed(&self, lines: u64) {
         self.more.send(lines).unwrap();
     }
 
-    fn kill(mut self) {
+    /// Waits until so many records of the log are acknowledged.
+    pub(crate) fn wait_for(&self, acknowledged: u64) {
+        while self.acknowledged() < acknowledged {
+            assert!(!self.counter.is_finished(), "the writer has ended");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Kills it; gives how many records of the log it has acknowledged.
+    pub(crate) fn kill(mut self) -> u64 {
         self.child.kill().unwrap();
         drop(self.more);
         self.child.wait().unwrap();
         self.feeder.join().unwrap();
         self.counter.join().unwrap();
+        self.acknowledged.load(Ordering::SeqCst)
     }
 }
 

@@ -9,4 +9,5 @@ mod live;
 mod records;
 mod refusals;
 mod surroundings;
+mod tail;
 mod tools;

@@ -67,6 +67,7 @@ fn wrong_usage_is_2_and_help_tells_the_codes() {
 fn commands(dir: &Path) -> Vec<Vec<&str>> {
     vec![
         on("read", dir, &["--stream", "s"]),
+        on("tail", dir, &["--stream", "s"]),
         on("dump", dir, &[]),
         on("export", dir, &[]),
         on("export", dir, &["--stream", "s"]),
