@@ -185,8 +185,8 @@ impl Bench<'_> {
         let batches = Load { record_bytes: 4096, batch_records: MIB / 4096, ..LOAD };
         let two = Load { outstanding: 2, ..batches };
         let wide_options = Options {
-            commits_in_flight: 4,
-            commit_bytes: 8 << 20,
+            commits_in_flight: Some(4),
+            commit_bytes: Some(8 << 20),
             memory_bytes: 64 << 20,
             ..self.options()
         };

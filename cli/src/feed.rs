@@ -38,10 +38,10 @@ impl WriteArgs {
             options.durability = durability.into();
         }
         if let Some(bytes) = self.segment_bytes {
-            options.format.segment_bytes = bytes;
+            options.format.segment_bytes = Some(bytes);
         }
         if let Some(shards) = self.shards {
-            options.format.shards = shards;
+            options.format.shards = Some(shards);
         }
         if let Some(sync) = self.sync {
             options.sync = sync;

@@ -46,9 +46,8 @@ Exit codes:
 
 A closed pipe (`ringlog read … | head`) is a normal end: exit code 0.
 
-Environment: RINGLOG_DURABILITY, RINGLOG_SYNC, RINGLOG_IO, RINGLOG_PRIMITIVE, RINGLOG_PIN,
-RINGLOG_MEMORY_BYTES, RINGLOG_COMMITS_IN_FLIGHT, RINGLOG_COMMIT_BYTES, RINGLOG_SEGMENT_BYTES,
-RINGLOG_SHARDS. A flag wins over the environment.";
+Environment: RINGLOG_DURABILITY, RINGLOG_SYNC, RINGLOG_IO and one variable for every other option
+(docs/operations.md lists them). A flag wins over the environment.";
 
 /// Appends to, reads, checks and repairs ringlog logs.
 #[derive(Debug, Parser)]

@@ -46,7 +46,7 @@ async fn greet(greetings: &Stream) -> Result<(Offset, Offset), Box<dyn Error>> {
 
 /// Runs the example on the log in `dir`, which is created when it is missing.
 pub fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
-    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let format = Format { segment_bytes: Some(1 << 20), shards: None };
     let log = Log::open(dir, Options { format, ..Options::default() })?;
     let greetings = log.stream("greetings")?;
 

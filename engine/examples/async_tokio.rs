@@ -53,7 +53,7 @@ async fn serve(log: &Log) -> Result<(), Box<dyn Error + Send + Sync>> {
 
 /// Runs the example on the log in `dir`, which is created when it is missing.
 pub fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
-    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let format = Format { segment_bytes: Some(1 << 20), shards: None };
     // Opening, reading and closing wait for the disk: a service does them outside its tasks.
     let log = Log::open(dir, Options { format, ..Options::default() })?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs the example on the log in `dir`, which is created when it is missing.
 pub fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
     let options = Options {
-        format: Format { segment_bytes: 4 << 20, shards: 1 },
+        format: Format { segment_bytes: Some(4 << 20), shards: None },
         memory_bytes: 4 << 20, // little, so that producers may outrun the disk
         ..Options::default()
     };

@@ -15,7 +15,7 @@ use crate::ids::{LogId, Lsn, Offset, StreamId};
 use crate::inbox::{Admission, How};
 use crate::names;
 use crate::open::empty_manifest;
-use crate::options::{Durability, Format, Options, SyncPolicy};
+use crate::options::{Durability, FrozenFormat, Options, SyncPolicy};
 use crate::published::Published;
 use crate::reader::{OpenDisk, Reader, ShardReads, Wanted};
 use crate::receipt::Receipt;
@@ -53,7 +53,7 @@ impl ShardMemory {
     /// # Errors
     /// When the memory is not to be had.
     pub fn new(options: &Options, segment_bytes: u64) -> Result<Self, DiskError> {
-        Pools::new(options, Format { segment_bytes, shards: 1 }).map(Self)
+        Pools::new(options, FrozenFormat { segment_bytes, shards: 1 }).map(Self)
     }
 }
 
@@ -94,7 +94,7 @@ impl<D: Disk> DrivenShard<D> {
         now: Time,
     ) -> Result<Self, OpenError> {
         options.validate()?;
-        options.validate_for(Format { segment_bytes: identity.segment_bytes, shards: 1 })?;
+        options.validate_for(FrozenFormat { segment_bytes: identity.segment_bytes, shards: 1 })?;
         let pools = memory.0.clone();
         let id = identity.into();
         let no_clock = || Duration::ZERO;

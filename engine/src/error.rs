@@ -45,6 +45,16 @@ pub enum OpenError {
         /// The bound that it breaks.
         reason: String,
     },
+    /// The log was created with another format than the options ask for: take out what is asked, or
+    /// make a new log and copy the records.
+    FormatDiffers {
+        /// Which field of the options.
+        field: String,
+        /// What the options ask for.
+        asked: u64,
+        /// What the log has, for good.
+        found: u64,
+    },
     /// There is no log, and creating one was not asked for.
     NotFound(PathBuf),
     /// The directory holds something else than a log: choose another one.
@@ -242,6 +252,9 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidOption { field, reason } => write!(f, "option {field}: {reason}"),
+            Self::FormatDiffers { field, asked, found } => {
+                write!(f, "the log was created with {field} {found}; {asked} is asked for")
+            }
             Self::NotFound(dir) => write!(f, "there is no log in {}", dir.display()),
             Self::NotALog { dir, reason } => {
                 write!(f, "{} is not a ringlog directory: {reason}", dir.display())

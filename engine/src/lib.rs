@@ -56,7 +56,10 @@ pub use error::{
 };
 pub use ids::{Epoch, LogId, Lsn, Offset, Position, SegmentId, StreamId};
 pub use log::{Log, Stream, StreamInfo};
-pub use options::{Durability, Format, Options, RecoveryMode, Retention, SyncPolicy, Visibility};
+pub use options::{
+    Durability, Format, FrozenFormat, Options, OptionsBuilder, RecoveryMode, Retention, SyncPolicy,
+    VARIABLES, Variable, Visibility,
+};
 pub use reader::{Follower, Reader, Record, RecordRef};
 pub use receipt::Receipt;
 pub use recovery::ShardRecovery;

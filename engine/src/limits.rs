@@ -10,10 +10,16 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Most shards of a log.
 pub const SHARDS_MAX: usize = 64;
+/// Shards of a log unless chosen otherwise.
+pub const SHARDS_DEFAULT: u16 = 1;
 /// The largest batch that any reader must be able to take, with header and padding.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Most commits in flight per shard.
 pub const COMMITS_IN_FLIGHT_MAX: usize = 8;
+/// Commits in flight per shard, unless chosen otherwise or by the disk.
+pub const COMMITS_IN_FLIGHT_DEFAULT: usize = 2;
+/// Bytes of a commit at most, unless chosen otherwise or by the disk.
+pub const COMMIT_BYTES_DEFAULT: usize = 2 << 20;
 /// Bytes of a stream's name, at most.
 pub const STREAM_NAME_BYTES_MAX: usize = 255;
 /// Most streams of a shard.

@@ -18,7 +18,7 @@ use crate::ids::{Offset, StreamId};
 use crate::inbox::{Admission, How, Inbox};
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::open::{self, Opened};
-use crate::options::{Durability, Options, RecoveryMode, Retention, SyncPolicy};
+use crate::options::{Durability, FrozenFormat, Options, RecoveryMode, Retention, SyncPolicy};
 use crate::published::Published;
 use crate::reader::{Follower, OpenDisk, Reader, Record, ShardReads, Wanted};
 use crate::receipt::Receipt;
@@ -114,7 +114,7 @@ impl Log {
     /// ```
     /// use ringlog::{AppendError, FullReason, Format, Log, Options};
     ///
-    /// let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    /// let format = Format { segment_bytes: Some(1 << 20), shards: None };
     /// let options = Options { format, memory_bytes: 4 << 20, ..Options::default() };
     /// let (log, device) = Log::in_memory(options.clone())?;
     /// let orders = log.stream("orders")?;
@@ -343,6 +343,11 @@ impl Log {
     /// What was found and done when the log was opened.
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.0.recovery
+    }
+
+    /// What was fixed when the log was created.
+    pub fn format(&self) -> FrozenFormat {
+        self.0.meta.into()
     }
 
     /// Whether the log was opened for reading only.

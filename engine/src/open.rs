@@ -16,7 +16,7 @@ use crate::format::meta::LogMeta;
 use crate::ids::{Epoch, LogId, Lsn, SegmentId};
 use crate::log::{OpenShard, Writer as ShardWriter, writes};
 use crate::names;
-use crate::options::{Format, Options};
+use crate::options::{FrozenFormat, Options};
 use crate::published::Published;
 use crate::recovery::{
     Identity, ShardRecovery, ask, load, load_file, load_manifest, rebuild, resume, tail,
@@ -87,10 +87,8 @@ fn open_place(path: &Path, dir: Place, options: &Options) -> Result<Opened, Open
         }
     }
     let found = find_meta(path, &dir)?;
-    let format = found.map_or(options.format, |meta| Format {
-        segment_bytes: meta.segment_bytes,
-        shards: meta.shards,
-    });
+    let format = found.map_or(options.format.at_creation(), FrozenFormat::from);
+    options.format.check(format)?;
     options.validate_for(format)?;
     let meta = match found {
         Some(meta) => meta,
@@ -219,13 +217,9 @@ fn create(dir: &Place, options: &Options) -> Result<LogMeta, OpenError> {
             Err(_) => 0, // the measuring needs a little room; the log says itself what it lacks
         },
     };
-    let meta = LogMeta {
-        log: LogId(entropy()?),
-        created_ns: wall_ns(),
-        segment_bytes: options.format.segment_bytes,
-        shards: options.format.shards,
-        primitive,
-    };
+    let FrozenFormat { segment_bytes, shards } = options.format.at_creation();
+    let log = LogId(entropy()?);
+    let meta = LogMeta { log, created_ns: wall_ns(), segment_bytes, shards, primitive };
     for shard in 0..meta.shards {
         let shard_dir = dir.subdir(&names::shard(shard), true)?;
         let mut disk = reading_disk(&shard_dir, IoKind::Blocking)?;

@@ -22,11 +22,12 @@ use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::ids::{Epoch, StreamId};
 use crate::inbox::{Admission, Inbox, InboxConfig};
 use crate::limits::{
-    BATCH_BYTES_MAX, BLOCK_BYTES, CHUNK_BYTES, COALESCE_BYTES_MAX, MEMORY_BYTES_MIN,
+    BATCH_BYTES_MAX, BLOCK_BYTES, CHUNK_BYTES, COALESCE_BYTES_MAX, COMMIT_BYTES_DEFAULT,
+    COMMITS_IN_FLIGHT_DEFAULT, MEMORY_BYTES_MIN,
 };
 use crate::log::{OpenShard, Writer as ShardWriter};
 use crate::open::{Parts, report};
-use crate::options::{Format, Options};
+use crate::options::{FrozenFormat, Options};
 use crate::published::Published;
 use crate::recovery::{Identity, ShardRecovery, load, resume, tail};
 use crate::runtime::{Shared, Writer};
@@ -221,7 +222,7 @@ impl Task {
         if self.options.pin && dir.is_some_and(|dir| !pin(dir, self.shard)) {
             notes.push("The writer thread could not be pinned to a CPU.".to_owned());
         }
-        let format = Format { segment_bytes: self.meta.segment_bytes, shards: self.meta.shards };
+        let format = self.meta.into();
         let pools = Pools::new(&self.options, format)?;
         if dir.is_some() && !pools.small.huge_pages_advised() {
             notes.push("Huge pages are not available; transfers are split.".to_owned());
@@ -329,8 +330,8 @@ fn start_shard<D: Disk>(
         segment_bytes: identity.segment_bytes,
         policy: options.sync,
         stream_policies: options.stream_sync.clone(),
-        commits_in_flight: if one_sync_at_a_time { 1 } else { options.commits_in_flight },
-        commit_bytes: options.commit_bytes,
+        commits_in_flight: if one_sync_at_a_time { 1 } else { commits_in_flight(options) },
+        commit_bytes: options.commit_bytes.unwrap_or(COMMIT_BYTES_DEFAULT),
         linger_ns: options.linger.as_nanos() as u64,
         retention: options.retention,
         postings_bytes_max: pools.postings_bytes_max,
@@ -372,6 +373,10 @@ fn pin(dir: &Dir, shard: u16) -> bool {
     core_affinity::set_for_current(cpus[(first + usize::from(shard)) % cpus.len()])
 }
 
+fn commits_in_flight(options: &Options) -> usize {
+    options.commits_in_flight.unwrap_or(COMMITS_IN_FLIGHT_DEFAULT)
+}
+
 /// All memory of a shard. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Pools {
@@ -397,13 +402,13 @@ struct Sizes {
 
 impl Sizes {
     /// A shard's part of the memory of a log of this format, divided among its uses.
-    fn new(options: &Options, format: Format) -> Self {
+    fn new(options: &Options, format: FrozenFormat) -> Self {
         let share = options.memory_bytes / usize::from(format.shards.max(1));
         let share = share.max(MEMORY_BYTES_MIN);
         let segment_room = format.segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
         let batch_max = options.batch_bytes_max.min((segment_room / 4) as usize).min(share / 4);
         let large_bytes = (batch_max + BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
-        let batch_count = options.commits_in_flight * 2 + 2;
+        let batch_count = commits_in_flight(options) * 2 + 2;
         let batch_bytes = share / 4 / batch_count / BLOCK_BYTES * BLOCK_BYTES;
         let batch_bytes = batch_bytes.clamp(COALESCE_BYTES_MAX + BLOCK_BYTES, BATCH_BLOCK_BYTES);
         let postings_bytes_max = share / 8;
@@ -426,7 +431,7 @@ impl Sizes {
 
 impl Pools {
     /// See [`Options::memory_bytes`].
-    pub(crate) fn new(options: &Options, format: Format) -> Result<Self, DiskError> {
+    pub(crate) fn new(options: &Options, format: FrozenFormat) -> Result<Self, DiskError> {
         let sizes = Sizes::new(options, format);
         let pool = |(count, bytes): (usize, usize)| BlockPool::new(count as u32, bytes);
         Ok(Self {
@@ -458,11 +463,11 @@ mod tests {
                             let memory_bytes = memory_bytes * shards;
                             let options = Options {
                                 memory_bytes,
-                                commits_in_flight,
+                                commits_in_flight: Some(commits_in_flight),
                                 batch_bytes_max,
                                 ..Options::default()
                             };
-                            let format = Format { segment_bytes, shards: shards as u16 };
+                            let format = FrozenFormat { segment_bytes, shards: shards as u16 };
                             assert_eq!(options.validate_for(format), Ok(()));
                             check(&options, format);
                         }
@@ -472,7 +477,7 @@ mod tests {
         }
     }
 
-    fn check(options: &Options, format: Format) {
+    fn check(options: &Options, format: FrozenFormat) {
         let share = options.memory_bytes / usize::from(format.shards);
         let sizes = Sizes::new(options, format);
         let pools = [sizes.small, sizes.large, sizes.batch, sizes.meta];

@@ -12,7 +12,7 @@ use ringlog::{Durability, Format, Log, Offset, Options, ReadError, Visibility};
 const LONG: Duration = Duration::from_secs(60);
 
 fn options() -> Options {
-    Options { format: Format { segment_bytes: 1 << 20, shards: 1 }, ..Options::default() }
+    Options { format: Format { segment_bytes: Some(1 << 20), shards: None }, ..Options::default() }
 }
 
 fn payload(offset: u64) -> Vec<u8> {

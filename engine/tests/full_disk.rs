@@ -41,7 +41,7 @@ fn a_full_disk_refuses_keeps_what_is_acknowledged_and_goes_on_by_itself() {
             return;
         };
         let dir = disk.0.path().join("log");
-        let format = Format { segment_bytes: 1 << 20, shards: 1 };
+        let format = Format { segment_bytes: Some(1 << 20), shards: None };
         let options = Options { io, format, ..Options::default() };
         let log = Log::open(&dir, options.clone()).unwrap();
         let stream = log.stream("s").unwrap();
@@ -87,7 +87,7 @@ fn a_full_disk_can_be_freed_by_trimming() {
         skipped(format_args!("a_full_disk_can_be_freed…: no right to mount a tmpfs"));
         return;
     };
-    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let format = Format { segment_bytes: Some(1 << 20), shards: None };
     let log = Log::open(disk.0.path().join("log"), Options { format, ..Options::default() });
     let log = log.unwrap();
     let stream = log.stream("s").unwrap();
@@ -105,7 +105,7 @@ fn what_waits_in_memory_for_room_holds_up_neither_a_flush_nor_a_trim() {
         skipped(format_args!("what_waits_in_memory…: no right to mount a tmpfs"));
         return;
     };
-    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let format = Format { segment_bytes: Some(1 << 20), shards: None };
     let log = Log::open(disk.0.path().join("log"), Options { format, ..Options::default() });
     let log = log.unwrap();
     let stream = log.stream("s").unwrap();
@@ -143,7 +143,7 @@ fn a_full_disk_closes_without_waiting_for_ever() {
         return;
     };
     let dir = disk.0.path().join("log");
-    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let format = Format { segment_bytes: Some(1 << 20), shards: None };
     let log = Log::open(&dir, Options { format, ..Options::default() }).unwrap();
     let stream = log.stream("s").unwrap();
     let record = vec![5; 50_000];

@@ -310,7 +310,7 @@ fn each_stored_structure_is_read() {
 fn streams_stay_in_their_shards() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options();
-    options.format.shards = 8;
+    options.format.shards = Some(8);
     let log = Log::open(dir.path(), options).unwrap();
     for name in ["alpha", "beta", "gamma", "orders", "Größe"] {
         log.stream(name).unwrap();

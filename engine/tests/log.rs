@@ -10,7 +10,7 @@ use ringlog::{
 };
 
 fn small() -> Options {
-    Options { format: Format { segment_bytes: 1 << 20, shards: 1 }, ..Options::default() }
+    Options { format: Format { segment_bytes: Some(1 << 20), shards: None }, ..Options::default() }
 }
 
 fn payloads(log: &Log, stream: &str) -> Vec<Vec<u8>> {
@@ -297,7 +297,7 @@ fn a_reader_beside_the_writer_tells_trimming_from_damage() {
 #[test]
 fn the_largest_record_that_is_taken_can_be_read() {
     let dir = tempfile::tempdir().unwrap();
-    let format = Format { segment_bytes: 64 << 20, shards: 1 };
+    let format = Format { segment_bytes: Some(64 << 20), shards: None };
     let options =
         Options { format, batch_bytes_max: 8 << 20, memory_bytes: 64 << 20, ..Options::default() };
     let log = Log::open(dir.path(), options.clone()).unwrap();

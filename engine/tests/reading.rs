@@ -10,7 +10,7 @@ const STREAMS: u64 = 7;
 const RECORDS: u64 = 2_000;
 
 fn options() -> Options {
-    Options { format: Format { segment_bytes: 1 << 20, shards: 1 }, ..Options::default() }
+    Options { format: Format { segment_bytes: Some(1 << 20), shards: None }, ..Options::default() }
 }
 
 fn payload(stream: u64, offset: u64) -> Vec<u8> {

@@ -13,7 +13,7 @@ use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::segment::Sealed;
 use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
 use crate::names;
-use crate::options::Format;
+use crate::options::FrozenFormat;
 use crate::recovery::{list_files, load, tail};
 use crate::shard::Streams;
 
@@ -28,7 +28,7 @@ pub struct Inspection {
     /// The newest life of any of its shards.
     pub epoch: Epoch,
     /// What was frozen when it was created.
-    pub format: Format,
+    pub format: FrozenFormat,
     /// When it was created, in nanoseconds since 1970.
     pub created_ns: u64,
     /// Its shards, in order.
@@ -160,7 +160,7 @@ fn look(path: &Path, segment_streams: bool) -> Result<Inspection, OpenError> {
         epoch = epoch.max(of_shard);
         shards.push(inspection);
     }
-    let format = Format { segment_bytes: meta.segment_bytes, shards: meta.shards };
+    let format = meta.into();
     Ok(Inspection { log_id: meta.log, epoch, format, created_ns: meta.created_ns, shards })
 }
 

@@ -12,7 +12,7 @@ use ringlog::{
 /// Small segments, blocking calls.
 pub fn options() -> Options {
     Options {
-        format: Format { segment_bytes: 1 << 20, shards: 1 },
+        format: Format { segment_bytes: Some(1 << 20), shards: None },
         io: IoKind::Blocking,
         primitive: Some(Primitive::Dsync),
         memory_bytes: 4 << 20,

@@ -109,12 +109,12 @@ pub(super) fn options(rng: &mut Rng) -> Options {
     let mut options = Options {
         sync,
         memory_bytes: 4 << 20,
-        commits_in_flight: [1, 2, 2, 3, 8][rng.index(5)],
-        commit_bytes: [64 << 10, 64 << 10, 256 << 10, 2 << 20][rng.index(4)],
+        commits_in_flight: Some([1, 2, 2, 3, 8][rng.index(5)]),
+        commit_bytes: Some([64 << 10, 64 << 10, 256 << 10, 2 << 20][rng.index(4)]),
         linger: Duration::from_micros([0, 0, 0, 100, 3000][rng.index(5)]),
         ..Options::default()
     };
-    options.format.segment_bytes = SEGMENT_BYTES;
+    options.format.segment_bytes = Some(SEGMENT_BYTES);
     options
 }
 
@@ -130,7 +130,7 @@ pub(super) fn durability(rng: &mut Rng, policy: SyncPolicy) -> Durability {
 
 /// Memory for shards, kept from one history to the next: mapping it costs more than a short life.
 #[derive(Default)]
-pub struct Memories(BTreeMap<(usize, usize), ShardMemory>);
+pub struct Memories(BTreeMap<(Option<usize>, usize), ShardMemory>);
 
 impl Memories {
     /// Memory for a shard with these options and segments of [`SEGMENT_BYTES`].

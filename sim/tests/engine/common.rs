@@ -17,7 +17,7 @@ pub(crate) const MS: u64 = 1_000_000;
 
 pub(crate) fn options(sync: SyncPolicy) -> Options {
     let mut options = Options { sync, memory_bytes: 4 << 20, ..Options::default() };
-    options.format.segment_bytes = SEGMENT_BYTES;
+    options.format.segment_bytes = Some(SEGMENT_BYTES);
     options
 }
 
