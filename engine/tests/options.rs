@@ -66,6 +66,7 @@ fn a_log_opens_with_fewer_cores_than_shards() {
 }
 
 /// Appends to every shard and reads all back; `times` in total by now.
+#[expect(clippy::unwrap_used, reason = "a part of a test")]
 fn use_four_shards(dir: &std::path::Path, times: usize) {
     let log = Log::open(dir, Options::default()).unwrap();
     let names: Vec<String> = (0..16).map(|i| format!("stream {i}")).collect();

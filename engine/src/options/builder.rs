@@ -89,7 +89,6 @@ impl OptionsBuilder {
     ///
     /// # Errors
     /// [`OpenError::InvalidOption`] names the variable.
-    #[expect(clippy::wrong_self_convention, reason = "it reads on from the methods before it")]
     pub fn from_env(mut self) -> Result<Self, OpenError> {
         self.0.set_from(std::env::vars_os())?;
         Ok(self)

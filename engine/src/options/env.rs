@@ -25,61 +25,66 @@ const POLICIES: &str = "every-commit, every-append, interval:10ms, records:N[:10
 /// Every variable that [`Options::from_env`] reads; each field of [`Options`] has one. Sizes may be
 /// in `K`, `M` or `G` of 1024, times are in `us`, `ms`, `s`, `m`, `h` or `d`.
 pub const VARIABLES: &[Variable] = &[
-    variable("RINGLOG_CREATE", "create", "0, 1", |o, text| Ok(o.create = flag(text)?)),
+    variable("RINGLOG_CREATE", "create", "0, 1", |o, text| put(&mut o.create, flag(text))),
     variable("RINGLOG_SEGMENT_BYTES", "format.segment_bytes", "1M to 1G", |o, text| {
-        Ok(o.format.segment_bytes = Some(size(text)?))
+        put(&mut o.format.segment_bytes, size(text).map(Some))
     }),
     variable("RINGLOG_SHARDS", "format.shards", "1 to 64", |o, text| {
-        let shards = text.parse().map_err(|_| format!("{text:?} is not a number below 65536"))?;
-        Ok(o.format.shards = Some(shards))
+        let shards = text.parse().map_err(|_| format!("{text:?} is not a number below 65536"));
+        put(&mut o.format.shards, shards.map(Some))
     }),
     variable("RINGLOG_DURABILITY", "durability", "memory, written, synced", |o, text| {
-        Ok(o.durability = text.parse()?)
+        put(&mut o.durability, text.parse())
     }),
-    variable("RINGLOG_SYNC", "sync", POLICIES, |o, text| Ok(o.sync = text.parse()?)),
+    variable("RINGLOG_SYNC", "sync", POLICIES, |o, text| put(&mut o.sync, text.parse())),
     variable("RINGLOG_STREAM_SYNC", "stream_sync", "stream=policy,stream=policy", |o, text| {
-        Ok(o.stream_sync = stream_policies(text)?)
+        put(&mut o.stream_sync, stream_policies(text))
     }),
     variable("RINGLOG_RECOVERY", "recovery", "strict, read-only", |o, text| {
-        Ok(o.recovery = text.parse()?)
+        put(&mut o.recovery, text.parse())
     }),
-    variable("RINGLOG_IO", "io", "auto, uring, blocking", |o, text| Ok(o.io = io(text)?)),
+    variable("RINGLOG_IO", "io", "auto, uring, blocking", |o, text| put(&mut o.io, io(text))),
     variable("RINGLOG_PRIMITIVE", "primitive", "dsync, linked", |o, text| {
-        Ok(o.primitive = Some(primitive(text)?))
+        put(&mut o.primitive, primitive(text).map(Some))
     }),
-    variable("RINGLOG_PIN", "pin", "0, 1", |o, text| Ok(o.pin = flag(text)?)),
+    variable("RINGLOG_PIN", "pin", "0, 1", |o, text| put(&mut o.pin, flag(text))),
     variable("RINGLOG_MEMORY_BYTES", "memory_bytes", "4M to 4G", |o, text| {
-        Ok(o.memory_bytes = memory_size(text)?)
+        put(&mut o.memory_bytes, memory_size(text))
     }),
     variable("RINGLOG_BATCH_BYTES_MAX", "batch_bytes_max", "64K to 8M", |o, text| {
-        Ok(o.batch_bytes_max = memory_size(text)?)
+        put(&mut o.batch_bytes_max, memory_size(text))
     }),
     variable("RINGLOG_COMMITS_IN_FLIGHT", "commits_in_flight", "1 to 8", |o, text| {
-        Ok(o.commits_in_flight = Some(memory_size(text)?))
+        put(&mut o.commits_in_flight, memory_size(text).map(Some))
     }),
     variable("RINGLOG_COMMIT_BYTES", "commit_bytes", "64K to 64M", |o, text| {
-        Ok(o.commit_bytes = Some(memory_size(text)?))
+        put(&mut o.commit_bytes, memory_size(text).map(Some))
     }),
-    variable("RINGLOG_LINGER", "linger", "up to 1s", |o, text| Ok(o.linger = duration(text)?)),
+    variable("RINGLOG_LINGER", "linger", "up to 1s", |o, text| put(&mut o.linger, duration(text))),
     variable("RINGLOG_RETAIN_BYTES", "retention.max_bytes", "at least 4 segments", |o, text| {
-        Ok(o.retention.max_bytes = Some(size(text)?))
+        put(&mut o.retention.max_bytes, size(text).map(Some))
     }),
     variable("RINGLOG_RETAIN_AGE", "retention.max_age", "1s or more", |o, text| {
-        Ok(o.retention.max_age = Some(duration(text)?))
+        put(&mut o.retention.max_age, duration(text).map(Some))
     }),
     variable("RINGLOG_RETAIN_SEGMENTS", "retention.max_segments", "a number", |o, text| {
-        Ok(o.retention.max_segments = Some(super::text::number(text)?))
+        put(&mut o.retention.max_segments, super::text::number(text).map(Some))
     }),
     variable("RINGLOG_ROTATE_AFTER", "rotate_after", "1s or more", |o, text| {
-        Ok(o.rotate_after = Some(duration(text)?))
+        put(&mut o.rotate_after, duration(text).map(Some))
     }),
     variable("RINGLOG_INDEX_CACHE_BYTES", "index_cache_bytes", "64K to 4G", |o, text| {
-        Ok(o.index_cache_bytes = memory_size(text)?)
+        put(&mut o.index_cache_bytes, memory_size(text))
     }),
     variable("RINGLOG_TAIL_BYTES", "tail_bytes", "64K to 1G", |o, text| {
-        Ok(o.tail_bytes = memory_size(text)?)
+        put(&mut o.tail_bytes, memory_size(text))
     }),
 ];
+
+fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *field = value?;
+    Ok(())
+}
 
 const fn variable(
     name: &'static str,

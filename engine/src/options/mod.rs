@@ -304,12 +304,7 @@ fn invalid(field: &str, reason: impl Into<String>) -> OpenError {
     OpenError::InvalidOption { field: field.into(), reason: reason.into() }
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
-    field: &str,
-    value: T,
-    low: T,
-    high: T,
-) -> Result<(), OpenError> {
+fn within(field: &str, value: usize, low: usize, high: usize) -> Result<(), OpenError> {
     match low <= value && value <= high {
         true => Ok(()),
         false => Err(invalid(field, format!("{value} is not within {low} to {high}"))),

@@ -101,16 +101,17 @@ fn same<T>(bytes: T) -> T {
     bytes
 }
 
-fn to_duration(text: String) -> Result<Duration, String> {
-    text::duration(&text)
-}
-
 field!(io, IoKind, |text: String| text::io(&text), text::io_text);
 field!(memory_size, usize, Size::in_memory, same);
-field!(duration, Duration, to_duration, text::duration_text);
+field!(duration, Duration, |text: String| text::duration(&text), text::duration_text);
 optional_field!(size_or_none, u64, Size::bytes, same);
 optional_field!(memory_size_or_none, usize, Size::in_memory, same);
-optional_field!(duration_or_none, Duration, to_duration, text::duration_text);
+optional_field!(
+    duration_or_none,
+    Duration,
+    |text: String| text::duration(&text),
+    text::duration_text
+);
 optional_field!(
     primitive_or_none,
     Primitive,
