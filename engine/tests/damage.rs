@@ -471,10 +471,14 @@ fn the_file_log_is_missing_or_damaged() {
     }
 }
 
+fn two_shards() -> Options {
+    let format = ringlog::Format { shards: Some(2), ..options().format };
+    Options { format, ..options() }
+}
+
 #[test]
 fn a_shard_is_missing() {
-    let two =
-        Options { format: ringlog::Format { shards: Some(2), ..options().format }, ..options() };
+    let two = two_shards();
     let fixture = Fixture::with(&two, 2, 2);
     std::fs::remove_dir_all(fixture.path().join("shard-001")).unwrap();
     let refused = refused_as_corrupt(&fixture);
@@ -485,8 +489,7 @@ fn a_shard_is_missing() {
 
 #[test]
 fn damage_in_one_shard_of_two() {
-    let two =
-        Options { format: ringlog::Format { shards: Some(2), ..options().format }, ..options() };
+    let two = two_shards();
     for shard in ["shard-000", "shard-001"] {
         let fixture = Fixture::with(&two, 2, 2);
         let segment = fixture.path().join(shard).join("0000000000000002.seg");

@@ -311,6 +311,7 @@ fn streams_stay_in_their_shards() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options();
     options.format.shards = Some(8);
+    options.memory_bytes = 32 << 20;
     let log = Log::open(dir.path(), options).unwrap();
     for name in ["alpha", "beta", "gamma", "orders", "Größe"] {
         log.stream(name).unwrap();

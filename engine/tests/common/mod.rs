@@ -15,7 +15,7 @@ pub fn options() -> Options {
         format: Format { segment_bytes: Some(1 << 20), shards: None },
         io: IoKind::Blocking,
         primitive: Some(Primitive::Dsync),
-        memory_bytes: 4 << 20,
+        memory_bytes: 8 << 20,
         pin: false,
         ..Options::default()
     }
