@@ -178,6 +178,7 @@ impl Shard {
         for (stream, before) in chunk.trimmed.drain(..) {
             self.streams.trim(stream, before);
             self.trims.push_back((lsn, stream, before));
+            self.reclaimer.note();
         }
         for (run, bytes) in chunk.runs.iter_mut().zip(&chunk.run_bytes) {
             self.streams.place(run);

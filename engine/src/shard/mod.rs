@@ -24,6 +24,7 @@
 
 mod commit;
 mod flush;
+mod reclaim;
 mod requests;
 mod retention;
 mod rotate;
@@ -47,6 +48,7 @@ use crate::receipt::{Level, Ticket};
 use crate::recent::Recent;
 
 use flush::FlushPlans;
+use reclaim::Reclaimer;
 use requests::Waiting;
 pub use requests::{Reply, Request};
 use retention::Keeper;
@@ -258,6 +260,7 @@ pub struct Shard {
     // Segments.
     rotation: rotate::Rotation,
     keeper: Keeper,
+    reclaimer: Reclaimer,
     /// Trims of streams that are not durable yet, each with the LSN of its batch.
     trims: VecDeque<(Lsn, StreamId, Offset)>,
     segments: Vec<Arc<SegmentRef>>,
@@ -313,6 +316,7 @@ impl Shard {
                 start.spares,
             ),
             keeper: Keeper::new(),
+            reclaimer: Reclaimer::new(),
             trims: VecDeque::new(),
             segments: start.segments,
             segments_changed: true,
@@ -453,11 +457,8 @@ impl Shard {
             .idle_since_ns
             .filter(|_| self.watermark_wanted() || self.idle_flush_wanted())
             .map(|since| since + WATERMARK_AFTER_NS);
-        let retry = self.rotation.retry_at_ns();
-        [linger, watermark, self.plans.deadline_ns(), retry, self.keeping_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let jobs = [self.rotation.retry_at_ns(), self.keeping_deadline(), self.reclaim_deadline()];
+        [linger, watermark, self.plans.deadline_ns()].into_iter().chain(jobs).flatten().min()
     }
 
     /// Everything before this is flushed.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use ringlog_disk::{DiskError, Done, FileId, Flush, Op, Slice, Tag};
 
+use super::reclaim::Look;
 use super::retention::{self, Reason, Wanted};
 use super::{Flight, OpenSegment, SegmentRef, Shard, ShardConfig, Time};
 use crate::format::catalogue::{self, CatalogueEntry};
@@ -58,6 +59,8 @@ enum JobKind {
         id: Option<u64>,
         segments: Vec<SegmentId>,
     },
+    /// Looks which segments can go because all in them was trimmed.
+    Look(Look),
     Remove {
         segment: SegmentId,
     },
@@ -328,6 +331,9 @@ impl Shard {
             if !segments.is_empty() {
                 return start(JobKind::Trim { id: None, segments });
             }
+            if let Some(look) = self.look_for_trimmed(now) {
+                return start(JobKind::Look(look));
+            }
         }
         self.recycle();
         let waited_for = !self.pending.is_empty();
@@ -455,6 +461,16 @@ impl Shard {
                 manifest.segments.retain(|entry| last.is_none_or(|last| entry.segment > last));
                 self.replace_manifest()
             }
+            (JobKind::Look(look), _) => match self.look_op(look) {
+                Some(op) => op,
+                None if look.gone.is_empty() => return Step::Finished,
+                None => {
+                    let segments = std::mem::take(&mut look.gone);
+                    job.kind = JobKind::Trim { id: None, segments };
+                    job.step = 0;
+                    return self.step(job, now);
+                }
+            },
             (JobKind::Remove { segment }, 0) => Op::Remove { name: names::segment(*segment) },
             (JobKind::Close, 0) => {
                 self.rotation.manifest.clean = true;
@@ -511,6 +527,12 @@ impl Shard {
     pub(super) fn job_op_completed(&mut self, result: Result<Done, DiskError>, now: Time) {
         let Some(mut job) = self.rotation.job.take() else { return };
         job.in_flight = false;
+        if let JobKind::Look(look) = &mut job.kind {
+            // Without an index, the segment stays.
+            self.looked(look, result.ok(), now);
+            self.rotation.job = Some(job);
+            return;
+        }
         match result {
             Ok(_) => {
                 self.rotation.disk_full = self.rotation.prepare_at.is_some();
@@ -554,6 +576,7 @@ impl Shard {
             (JobKind::Seal { sealing, .. }, 2) => {
                 self.rotation.sealed_to = sealing.open.so_far.end_lsn;
                 self.keeper.segments_changed();
+                self.reclaimer.note();
             }
             (JobKind::Seal { sealing, .. }, 3) => {
                 let segment = sealing.open.segment;
@@ -591,7 +614,9 @@ impl Job {
         match &self.kind {
             JobKind::Prepare { .. } => self.step != 2,
             JobKind::Seal { .. } => self.step != 0,
-            JobKind::Trim { .. } | JobKind::Close | JobKind::Remove { .. } => true,
+            JobKind::Trim { .. } | JobKind::Look(_) | JobKind::Close | JobKind::Remove { .. } => {
+                true
+            }
         }
     }
 }

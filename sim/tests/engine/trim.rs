@@ -1,9 +1,13 @@
 //! Trims of single streams: what is acknowledged holds over crashes, rotation and reopening.
 
-use ringlog::{Durability, Offset, ReadError, Reply, Request, StreamId, SyncPolicy};
+use ringlog::format::index::{self, Posting, TimePoint};
+use ringlog::format::manifest::{Manifest, SegmentState};
+use ringlog::format::segment::Sealed;
+use ringlog::{Durability, Offset, ReadError, Reply, Request, SegmentId, StreamId, SyncPolicy};
+use ringlog_sim::watch::Seen;
 use ringlog_sim::{Crash, Moment, SimDisk, SimWorld};
 
-use crate::common::{Running, open, options, poll, try_open, world};
+use crate::common::{IDENTITY, MS, Running, open, options, poll, try_open, world};
 
 /// Trims the stream and waits until that is durable.
 fn trim(shard: &mut Running, stream: StreamId, before: u64) {
@@ -161,4 +165,136 @@ fn a_trim_may_be_cut_at_every_operation() {
             }
         }
     }
+}
+
+fn sealed_segments(world: &SimWorld) -> Vec<(SegmentId, Sealed)> {
+    let manifest = Manifest::decode(&world.read("manifest")).unwrap();
+    let sealed = manifest.segments.iter().filter_map(|entry| match entry.state {
+        SegmentState::Sealed { sealed, .. } => Some((entry.segment, sealed)),
+        _ => None,
+    });
+    sealed.collect()
+}
+
+/// Writes the index of a sealed segment that holds these records: stream, first offset, how many.
+/// `forget` of the frames in stream 0 are left out.
+fn put_index(world: &SimWorld, at: usize, held: &[(StreamId, u64, u32)], forget: u32) {
+    let (segment, sealed) = sealed_segments(world)[at];
+    let posting = |block: usize, (stream, first, records): (StreamId, u64, u32)| Posting {
+        stream,
+        records,
+        first: Offset(first),
+        block: block as u32,
+        blocks: 1,
+    };
+    let mut postings: Vec<Posting> =
+        held.iter().enumerate().map(|(block, held)| posting(block, *held)).collect();
+    let known: u32 = held.iter().map(|held| held.2).sum();
+    let others = sealed.records as u32 - known - forget;
+    if others > 0 {
+        postings.push(posting(postings.len(), (StreamId(0), 1000 * at as u64, others)));
+    }
+    let times = [TimePoint { timestamp_ns: sealed.first_ns, block: 0 }];
+    let (log, shard) = (IDENTITY.log, IDENTITY.shard);
+    let file = index::encode(log, shard, segment, &sealed, &mut postings, &times).unwrap();
+    world.put(&format!("{:016x}.idx", segment.0), &file);
+}
+
+/// Three sealed segments: records 0 to 3 of `s`; 4 and 5 of `s` and 0 of `other`; 6 of `s`.
+fn three_segments(world: &SimWorld) -> (Running, StreamId) {
+    let mut shard = open(world, SyncPolicy::EveryCommit);
+    let other = shard.shard.create_stream("other").unwrap();
+    for records in [4, 2, 1] {
+        for at in 0..records {
+            shard.append_and_wait(&[at], Durability::Synced);
+        }
+        if records == 2 {
+            let _receipt = shard.shard.append(0, other, &[b"x"], Durability::Synced).unwrap();
+            shard.turns(20);
+        }
+        shard.ask_and_wait(Request::Rotate);
+        shard.turns(60);
+    }
+    let stream = shard.stream;
+    put_index(world, 0, &[(stream, 0, 4)], 0);
+    put_index(world, 1, &[(stream, 4, 2), (other, 0, 1)], 0);
+    put_index(world, 2, &[(stream, 6, 1)], 0);
+    (shard, other)
+}
+
+fn look_again(shard: &mut Running) {
+    for _ in 0..3 {
+        shard.pass(1001 * MS);
+        shard.turns(60);
+    }
+}
+
+#[test]
+fn a_segment_goes_once_all_that_lies_in_it_is_trimmed() {
+    let world = world();
+    let (mut shard, other) = three_segments(&world);
+    let stream = shard.stream;
+    let sealed = || sealed_segments(&world).len();
+    trim(&mut shard, stream, 3);
+    look_again(&mut shard);
+    assert_eq!(sealed(), 3, "one record is left");
+    trim(&mut shard, stream, 4);
+    look_again(&mut shard);
+    assert_eq!(sealed(), 2);
+    trim(&mut shard, stream, 7);
+    look_again(&mut shard);
+    assert_eq!(sealed(), 2, "one of another stream is left");
+    assert_eq!(shard.shard.deadline(), None, "nothing is looked for without a reason");
+    trim(&mut shard, other, 1);
+    look_again(&mut shard);
+    assert_eq!((sealed(), shard.shard.counts().trimmed), (0, 3), "both at once");
+    shard.append_and_wait(b"on", Durability::Synced);
+    assert_eq!(shard.read_from(0), trimmed(7, 8));
+    shard.check();
+    world.crash(&Crash::losing_all());
+    let shard = open(&world, SyncPolicy::EveryCommit);
+    assert_eq!(shard.read_from(0), trimmed(7, 8));
+    assert_eq!(shard.shard.next_offset(other), Offset(1));
+}
+
+#[test]
+fn an_index_that_is_missing_damaged_stale_or_silent_frees_nothing() {
+    let spoil: [(&str, fn(&SimWorld, &str, StreamId)); 6] = [
+        ("missing", |world, name, _| world.delete(name)),
+        ("flipped in the header", |world, name, _| world.flip_bit(name, 8 * 60)),
+        ("flipped behind it", |world, name, _| world.flip_bit(name, 8 * (4096 + 30))),
+        ("cut short", |world, name, _| world.set_len(name, 4096)),
+        ("of another segment", |world, name, _| {
+            let other = sealed_segments(world)[1].0;
+            world.swap(name, &format!("{:016x}.idx", other.0));
+        }),
+        ("silent on a record", |world, _, stream| put_index(world, 0, &[(stream, 0, 3)], 1)),
+    ];
+    for (what, spoil) in spoil {
+        let world = world();
+        let (mut shard, _) = three_segments(&world);
+        let stream = shard.stream;
+        let oldest = sealed_segments(&world)[0].0;
+        spoil(&world, &format!("{:016x}.idx", oldest.0), stream);
+        trim(&mut shard, stream, 4);
+        look_again(&mut shard);
+        assert_eq!(sealed_segments(&world).len(), 3, "{what}");
+        assert_eq!(shard.shard.poisoned(), None, "{what}");
+        assert_eq!(shard.read_from(0)[0], Err(ReadError::Trimmed { first: Offset(4) }));
+        shard.ask_and_wait(Request::Close);
+    }
+}
+
+#[test]
+fn nothing_goes_for_a_trim_that_is_not_durable() {
+    let world = world();
+    let (mut shard, _) = three_segments(&world);
+    shard.watch.hold(true);
+    let _receipt = shard.shard.trim_stream(shard.stream, Offset(4)).unwrap();
+    look_again(&mut shard);
+    let loads = |seen: &&Seen| matches!(seen, Seen::Name("load", name) if name.ends_with(".idx"));
+    assert_eq!(shard.watch.journal().iter().filter(loads).count(), 0);
+    shard.watch.hold(false);
+    look_again(&mut shard);
+    assert_eq!(sealed_segments(&world).len(), 2);
 }
