@@ -109,9 +109,9 @@ impl Shard {
     }
 
     /// What was read for a look.
-    pub(super) fn looked(&mut self, look: &mut Look, done: Option<Done>, now: Time) {
+    pub(super) fn looked(&mut self, look: &mut Look, done: Option<&Done>, now: Time) {
         let Some((segment, sealed)) = look.at.take() else { return };
-        let blocked = match &done {
+        let blocked = match done {
             Some(Done::Loaded(index)) => match self.holds_back(segment, &sealed, index) {
                 Ok(None) => {
                     look.gone.push(segment);

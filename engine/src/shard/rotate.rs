@@ -529,7 +529,7 @@ impl Shard {
         job.in_flight = false;
         if let JobKind::Look(look) = &mut job.kind {
             // Without an index, the segment stays.
-            self.looked(look, result.ok(), now);
+            self.looked(look, result.as_ref().ok(), now);
             self.rotation.job = Some(job);
             return;
         }

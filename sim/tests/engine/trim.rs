@@ -259,7 +259,8 @@ fn a_segment_goes_once_all_that_lies_in_it_is_trimmed() {
 
 #[test]
 fn an_index_that_is_missing_damaged_stale_or_silent_frees_nothing() {
-    let spoil: [(&str, fn(&SimWorld, &str, StreamId)); 6] = [
+    type Spoil = fn(&SimWorld, &str, StreamId);
+    let spoil: [(&str, Spoil); 6] = [
         ("missing", |world, name, _| world.delete(name)),
         ("flipped in the header", |world, name, _| world.flip_bit(name, 8 * 60)),
         ("flipped behind it", |world, name, _| world.flip_bit(name, 8 * (4096 + 30))),
