@@ -1,5 +1,7 @@
 //! Opening a disk of whichever kind is to be had.
 
+use std::os::fd::BorrowedFd;
+
 use crate::blocking::BlockingDisk;
 use crate::dir::Dir;
 use crate::memory::MemoryDisk;
@@ -62,6 +64,30 @@ pub fn open_movable(
         return Ok(Box::new(disk));
     }
     Ok(Box::new(BlockingDisk::open(dir, None, options)?))
+}
+
+impl AnyDisk {
+    /// The descriptor that becomes readable when something is there for a caller that sleeps
+    /// elsewhere, in its own event loop: see [`AnyDisk::about_to_sleep`]. Fails when there is no
+    /// descriptor to be had.
+    pub fn poll_fd(&self) -> Result<BorrowedFd<'_>, DiskError> {
+        match self {
+            Self::Uring(disk) => disk.poll_fd(),
+            Self::Blocking(disk) => disk.poll_fd(),
+            Self::Memory(disk) => disk.poll_fd(),
+        }
+    }
+
+    /// Announces that the caller is about to sleep until [`AnyDisk::poll_fd`] is readable: what
+    /// completes from now on, and whoever uses the waker, makes it so. False when the caller must
+    /// not sleep, because something is there already. Ends with the next `reap`.
+    pub fn about_to_sleep(&mut self) -> bool {
+        match self {
+            Self::Uring(disk) => disk.about_to_sleep(),
+            Self::Blocking(disk) => disk.about_to_sleep(),
+            Self::Memory(disk) => disk.about_to_sleep(),
+        }
+    }
 }
 
 impl Disk for AnyDisk {

@@ -4,7 +4,7 @@
 //! Operations on data are carried out inside `reap`, in order. It knows nothing of rings.
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::desk::{Desk, NoWatch};
@@ -24,6 +24,8 @@ pub struct BlockingDisk {
     parts: Parts,
     primitive: Primitive,
     waker: Waker,
+    /// The caller has said that it sleeps elsewhere.
+    away: bool,
     facts: DiskFacts,
     /// Whatever must live as long as the disk: the lock of the log.
     _lock: Option<Dir>,
@@ -42,6 +44,7 @@ impl BlockingDisk {
             parts: Parts::default(),
             primitive: options.primitive,
             waker,
+            away: false,
             facts: DiskFacts {
                 kind: "blocking",
                 align_bytes: found.align_bytes,
@@ -55,6 +58,20 @@ impl BlockingDisk {
             },
             _lock: lock.cloned(),
         })
+    }
+
+    /// The descriptor that becomes readable when something is there for a caller that sleeps
+    /// elsewhere, for its own event loop. Fails when there is no descriptor to be had.
+    pub fn poll_fd(&self) -> Result<BorrowedFd<'_>, DiskError> {
+        self.waker.outside().map(AsFd::as_fd)
+    }
+
+    /// Announces that the caller is about to sleep until [`BlockingDisk::poll_fd`] is readable.
+    /// False when it must not, because something is there already. Ends with the next `reap`.
+    pub fn about_to_sleep(&mut self) -> bool {
+        let nothing = self.queue.is_empty() && !self.desk.has_ready() && !self.desk.is_in_place();
+        self.away = nothing && self.waker.leave();
+        self.away
     }
 
     pub(crate) fn add_note(&mut self, note: String) {
@@ -162,6 +179,9 @@ impl Disk for BlockingDisk {
 
     fn reap(&mut self, wait: Wait, out: &mut Vec<Completion>) {
         let before = out.len();
+        if std::mem::take(&mut self.away) {
+            self.waker.came_back();
+        }
         self.carry_out_all(out);
         let at_most: Option<Duration> = match wait {
             _ if out.len() > before => return,

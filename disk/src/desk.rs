@@ -113,6 +113,16 @@ impl Desk {
         self.ready.len() + self.names.pending()
     }
 
+    /// Whether a completion is ready.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether an operation on names waits to be carried out by the caller.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.names.is_in_place() && self.names.pending() > 0
+    }
+
     pub(crate) fn fail(&mut self, tag: Tag, slices: Vec<Slice>, error: DiskError) {
         self.ready.push(Completion { tag, slices, result: Err(error) });
     }

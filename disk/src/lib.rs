@@ -20,6 +20,7 @@ mod desk;
 pub mod device;
 pub mod dir;
 mod direct;
+mod event;
 pub mod floor;
 pub mod futex;
 pub mod memory;

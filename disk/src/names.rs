@@ -370,6 +370,11 @@ impl<T> Names<T> {
         Self { tickets: VecDeque::new(), how: How::Later(dir, direct, traffic, waker) }
     }
 
+    /// Whether jobs are carried out inside [`Names::next`].
+    pub(crate) fn is_in_place(&self) -> bool {
+        matches!(self.how, How::InPlace(..))
+    }
+
     /// How many jobs have not come back.
     pub(crate) fn pending(&self) -> usize {
         self.tickets.len()

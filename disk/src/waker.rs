@@ -2,13 +2,15 @@
 //!
 //! A thread that is about to sleep says how it sleeps; a waker looks at that and does no more than
 //! is needed: nothing while the thread is awake (it will not fall asleep before it has looked
-//! again), a futex call while it is parked, an eventfd write while it waits inside a ring.
+//! again), a futex call while it is parked, an eventfd write while it waits inside a ring or outside
+//! of this crate.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::event::Event;
 use crate::futex;
 use crate::op::DiskError;
 
@@ -16,11 +18,14 @@ const AWAKE: u32 = 0;
 const NOTIFIED: u32 = 1;
 const PARKED: u32 = 2;
 const IN_RING: u32 = 3;
+const OUTSIDE: u32 = 4;
 
 struct Inner {
     state: AtomicU32,
     /// Only a disk that waits on something else than this waker has one.
-    event: Option<OwnedFd>,
+    event: Option<Event>,
+    /// Only where the thread sleeps outside, there is one.
+    outside: OnceLock<Event>,
 }
 
 /// Wakes the thread that drives a disk. Cheap to clone; outlives the disk harmlessly.
@@ -30,20 +35,30 @@ pub struct Waker(Arc<Inner>);
 impl Waker {
     /// A waker for a thread that sleeps only in [`Waker::park`].
     pub fn new() -> Self {
-        Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event: None }))
+        let (event, outside) = (None, OnceLock::new());
+        Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event, outside }))
     }
 
     /// A waker for a thread that also sleeps while waiting for `event_fd` to become readable.
     pub(crate) fn with_event() -> Result<Self, DiskError> {
-        // SAFETY: no memory is involved.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EMFILE);
-            return Err(DiskError::from_errno(errno, "create an eventfd"));
+        let inner = Inner {
+            state: AtomicU32::new(AWAKE),
+            event: Some(Event::new()?),
+            outside: OnceLock::new(),
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The event that is signalled while the thread sleeps outside of this crate; made when it is
+    /// first asked for.
+    pub(crate) fn outside(&self) -> Result<&Event, DiskError> {
+        match self.0.outside.get() {
+            Some(event) => Ok(event),
+            None => {
+                let event = Event::new()?;
+                Ok(self.0.outside.get_or_init(|| event))
+            }
         }
-        // SAFETY: a descriptor that was just created and that nobody else owns.
-        let event = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self(Arc::new(Inner { state: AtomicU32::new(AWAKE), event: Some(event) })))
     }
 
     /// Makes the sleeping thread return, or its next sleep end at once. Costs one atomic
@@ -61,6 +76,7 @@ impl Waker {
                 futex::wake_all(&self.0.state);
             }
             IN_RING => self.signal_event(),
+            OUTSIDE => self.0.outside.get().into_iter().for_each(Event::signal),
             _ => {}
         }
     }
@@ -80,6 +96,30 @@ impl Waker {
         self.0.state.compare_exchange(AWAKE, IN_RING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
+    /// Announces that the thread is about to sleep outside of this crate, until the event of
+    /// [`Waker::outside`] is signalled. False when a wake came before: then it must not sleep. Only
+    /// where this is true, [`Waker::came_back`] follows.
+    pub(crate) fn leave(&self) -> bool {
+        let state = &self.0.state;
+        let leaves = self.outside().is_ok()
+            && state.compare_exchange(AWAKE, OUTSIDE, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if !leaves {
+            self.awake_again();
+        }
+        leaves
+    }
+
+    /// The thread that has left is back.
+    pub(crate) fn came_back(&self) {
+        self.awake_again();
+        self.clear_outside();
+    }
+
+    /// Takes back what was signalled to the outside.
+    pub(crate) fn clear_outside(&self) {
+        self.0.outside.get().into_iter().for_each(Event::clear);
+    }
+
     /// The thread is awake again. True when it was woken by [`Waker::wake`].
     pub(crate) fn left_ring(&self) -> bool {
         self.awake_again()
@@ -94,27 +134,17 @@ impl Waker {
 
     /// The descriptor that becomes readable when a waker finds the thread in its ring.
     pub(crate) fn event_fd(&self) -> Option<RawFd> {
-        self.0.event.as_ref().map(AsRawFd::as_raw_fd)
+        self.0.event.as_ref().map(|event| event.as_fd().as_raw_fd())
     }
 
     /// Takes back what wakers have signalled, so that a new poll of the event does not fire for
     /// them.
     pub(crate) fn clear_event(&self) {
-        if let Some(event) = &self.0.event {
-            let mut count: u64 = 0;
-            // SAFETY: eight bytes of a local; an eventfd fills exactly these, or refuses because
-            // there is nothing to take.
-            unsafe { libc::read(event.as_raw_fd(), (&raw mut count).cast(), 8) };
-        }
+        self.0.event.iter().for_each(Event::clear);
     }
 
     fn signal_event(&self) {
-        if let Some(event) = &self.0.event {
-            let one: u64 = 1;
-            // SAFETY: eight bytes of a local; an eventfd takes exactly these. It can only refuse
-            // when its counter is full, and then it is readable anyway.
-            unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
-        }
+        self.0.event.iter().for_each(Event::signal);
     }
 }
 

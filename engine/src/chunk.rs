@@ -46,14 +46,22 @@ pub struct Chunk {
     pub created: Vec<(StreamId, Arc<str>)>,
     /// Streams that this chunk trims, each to an offset.
     pub trimmed: Vec<(StreamId, Offset)>,
-    /// What its receipts wait on.
-    pub ticket: Arc<Ticket>,
+    /// What its receipts wait on. Without one, whoever drives the shard follows its `number`.
+    pub ticket: Option<Arc<Ticket>>,
+    /// Its place in the order in which the shard took chunks, from 1; 0 before that.
+    pub number: u64,
     seed: FrameSeed,
 }
 
 impl Chunk {
     /// An empty chunk in `block`.
-    pub fn new(block: Block, log: LogId, shard: u16, nonce: Nonce, ticket: Arc<Ticket>) -> Self {
+    pub fn new(
+        block: Block,
+        log: LogId,
+        shard: u16,
+        nonce: Nonce,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Self {
         Self {
             block,
             frames_bytes: 0,
@@ -66,6 +74,7 @@ impl Chunk {
             created: Vec::new(),
             trimmed: Vec::new(),
             ticket,
+            number: 0,
             seed: FrameSeed::new(log, shard, nonce),
         }
     }

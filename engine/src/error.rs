@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ringlog_disk::DiskError;
 
-use crate::ids::{Lsn, Offset, SegmentId};
+use crate::ids::{Lsn, Offset, SegmentId, StreamId};
 
 /// Where stored bytes are not what they must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +109,8 @@ pub enum AppendError {
     },
     /// A batch of no records: there is nothing to acknowledge.
     EmptyBatch,
+    /// The shard has no stream of this number: use one that it has given.
+    UnknownStream(StreamId),
     /// The log's sync policy never flushes, so the append could not be acknowledged as `Synced`:
     /// choose another durability or another policy.
     NeverSynced,
@@ -158,6 +160,11 @@ pub enum StreamError {
     },
     /// There is no stream of that name.
     NotFound(String),
+    /// The stream belongs to another shard of the log: use that one.
+    OtherShard {
+        /// Which one.
+        shard: u16,
+    },
     /// A shard holds no more streams than [`crate::limits::STREAMS_MAX`].
     TooMany,
     /// The creation of the stream could not be appended.
@@ -285,6 +292,7 @@ impl fmt::Display for AppendError {
                 write!(f, "{bytes} bytes are more than the {limit} that fit one batch")
             }
             Self::EmptyBatch => f.write_str("a batch holds at least one record"),
+            Self::UnknownStream(StreamId(id)) => write!(f, "the shard has no stream {id}"),
             Self::NeverSynced => f.write_str(
                 "a synced append is never acknowledged under a policy that never flushes",
             ),
@@ -313,6 +321,7 @@ impl fmt::Display for StreamError {
                 write!(f, "a stream's name has 1 to 255 bytes, not {bytes}")
             }
             Self::NotFound(name) => write!(f, "there is no stream {name:?}"),
+            Self::OtherShard { shard } => write!(f, "the stream belongs to shard {shard}"),
             Self::TooMany => f.write_str("the shard holds no more streams"),
             Self::Append(error) => write!(f, "the stream could not be created: {error}"),
         }

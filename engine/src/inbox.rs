@@ -193,8 +193,8 @@ impl Inbox {
             let at = chunk.push(stream, kind, record.as_ref());
             place.get_or_insert(at);
         }
-        let (Some(place), ticket) = (place, Arc::clone(&chunk.ticket)) else {
-            return Err(AppendError::EmptyBatch);
+        let (Some(place), Some(ticket)) = (place, chunk.ticket.clone()) else {
+            return Err(AppendError::EmptyBatch); // each chunk of an inbox has a ticket
         };
         if kind == FrameKind::Record || kind == FrameKind::Tombstone {
             state.counts.records += records.len() as u64;
@@ -274,7 +274,9 @@ impl Inbox {
         let place = chunk.push(StreamId::CATALOGUE, FrameKind::TrimStream, &payload);
         chunk.trimmed.push((stream, before));
         chunk.level = Durability::Synced;
-        let ticket = Arc::clone(&chunk.ticket);
+        let Some(ticket) = chunk.ticket.clone() else {
+            return Err(AppendError::Closed); // not reached: each chunk of an inbox has a ticket
+        };
         self.hand_over(slot, &mut state);
         self.waker.wake();
         Ok(Receipt::new(ticket, place, 1, Durability::Synced))
@@ -325,7 +327,7 @@ impl Inbox {
             };
             let ticket = Arc::new(Ticket::new(Arc::clone(self), slot, nonce.count));
             let InboxConfig { log, shard, .. } = self.config;
-            state.chunk = Some(Box::new(Chunk::new(block, log, shard, nonce, ticket)));
+            state.chunk = Some(Box::new(Chunk::new(block, log, shard, nonce, Some(ticket))));
         }
         match &mut state.chunk {
             Some(chunk) => Ok(chunk),
@@ -425,7 +427,8 @@ impl Inbox {
         let same = state
             .chunk
             .as_ref()
-            .is_some_and(|chunk| std::ptr::eq(Arc::as_ptr(&chunk.ticket), ticket));
+            .and_then(|chunk| chunk.ticket.as_ref())
+            .is_some_and(|open| std::ptr::eq(Arc::as_ptr(open), ticket));
         if same && self.hand_over(slot, &mut state) {
             self.waker.wake();
         }
@@ -562,7 +565,9 @@ impl Inbox {
         }
         self.drain_slots();
         while let Some(chunk) = self.pop() {
-            chunk.ticket.fail(ReceiptError::Closed);
+            if let Some(ticket) = chunk.ticket {
+                ticket.fail(ReceiptError::Closed);
+            }
         }
         self.ring_bell(u32::MAX);
     }

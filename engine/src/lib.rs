@@ -24,7 +24,6 @@
 
 mod chunk;
 mod clock;
-#[doc(hidden)]
 pub mod driven;
 mod error;
 #[doc(hidden)]
@@ -47,6 +46,8 @@ mod runtime;
 mod shard;
 mod starting;
 mod stats;
+#[doc(hidden)]
+pub mod testing;
 mod tools;
 mod window;
 

@@ -56,19 +56,37 @@ pub(crate) fn reading_disk(dir: &Place, io: IoKind) -> Result<AnyDisk, DiskError
     dir.disk(None, kind, &DiskOptions::default())
 }
 
+/// A log that was found: locked, where it is to be written; nothing is read of its shards yet.
+pub(crate) struct Found {
+    pub(crate) meta: LogMeta,
+    pub(crate) dir: Place,
+    pub(crate) shards: Vec<Place>,
+    pub(crate) notes: Vec<String>,
+}
+
 /// Opens the log in a directory of a file system.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> {
-    let dir = open_dir(path, writes(options.recovery) && options.create)?;
-    open_place(path, dir.into(), options)
+    open_found(find(path, options)?, options)
 }
 
 /// Opens the log on a device in memory.
 pub(crate) fn open_in(device: &MemoryDevice, options: &Options) -> Result<Opened, OpenError> {
-    open_place(Path::new("memory"), Place::Memory(device.root()), options)
+    open_found(find_in(device, options)?, options)
+}
+
+/// Finds the log in a directory of a file system, or creates it there.
+pub(crate) fn find(path: &Path, options: &Options) -> Result<Found, OpenError> {
+    let dir = open_dir(path, writes(options.recovery) && options.create)?;
+    find_place(path, dir.into(), options)
+}
+
+/// The same on a device in memory.
+pub(crate) fn find_in(device: &MemoryDevice, options: &Options) -> Result<Found, OpenError> {
+    find_place(Path::new("memory"), Place::Memory(device.root()), options)
 }
 
 /// `path` is what the place is called in errors.
-fn open_place(path: &Path, dir: Place, options: &Options) -> Result<Opened, OpenError> {
+fn find_place(path: &Path, dir: Place, options: &Options) -> Result<Found, OpenError> {
     let write = writes(options.recovery);
     let mut notes: Vec<String> = Vec::new();
     if write {
@@ -102,6 +120,12 @@ fn open_place(path: &Path, dir: Place, options: &Options) -> Result<Opened, Open
             _ => OpenError::Disk(error),
         })?);
     }
+    Ok(Found { meta, dir, shards: dirs, notes })
+}
+
+fn open_found(found: Found, options: &Options) -> Result<Opened, OpenError> {
+    let write = writes(options.recovery);
+    let Found { meta, dir, shards: dirs, mut notes } = found;
     let opened = match write {
         true => open_for_writing(&dir, dirs, &meta, options)?,
         false => {

@@ -62,6 +62,8 @@ pub(crate) struct Writer<D: Disk> {
     commands: Receiver<Command>,
     flush_ns: Histogram<u64>,
     asked: Vec<(u64, SyncSender<Reply>)>,
+    /// Answers to what whoever drives the writer has asked by itself.
+    pub(crate) answers: Vec<(u64, Reply)>,
     next_id: u64,
     closing: Option<u64>,
     finished: bool,
@@ -85,6 +87,7 @@ impl<D: Disk> Writer<D> {
             commands,
             flush_ns: flush_histogram(),
             asked: Vec::new(),
+            answers: Vec::new(),
             next_id: 0,
             closing: None,
             finished: false,
@@ -160,10 +163,12 @@ impl<D: Disk> Writer<D> {
     }
 
     /// The second half: waits for the disk and takes what it has done.
-    pub(crate) fn reap(&mut self, wait: Wait, now: impl FnOnce() -> Time) {
+    /// Gives whether there was any.
+    pub(crate) fn reap(&mut self, wait: Wait, now: impl FnOnce() -> Time) -> bool {
         let mut completed = std::mem::take(&mut self.completed);
         self.disk.reap(wait, &mut completed);
-        if !completed.is_empty() {
+        let any = !completed.is_empty();
+        if any {
             let now = now();
             for done in completed.drain(..) {
                 self.shard.complete(done, now);
@@ -172,12 +177,26 @@ impl<D: Disk> Writer<D> {
             self.shared.inbox.sweep(false);
         }
         self.completed = completed;
+        any
     }
 
     /// When the first half should be taken again although nothing has completed.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let sweep_at = self.open_since.map(|since| since + CHUNK_OPEN_NS);
         [self.shard.deadline(), sweep_at].into_iter().flatten().min()
+    }
+
+    /// Asks the shard for something; the reply comes into `answers`, under the number that this
+    /// gives.
+    pub(crate) fn ask_here(&mut self, request: Request) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        if request == Request::Close {
+            self.shared.inbox.set_admission(Admission::Closed);
+            self.closing = Some(id);
+        }
+        self.shard.request(id, request);
+        id
     }
 
     fn take_chunks(&mut self, now: Time) {
@@ -213,7 +232,7 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Publishes the watermarks, then tells those who wait for them.
-    fn tell(&mut self) {
+    pub(crate) fn tell(&mut self) {
         if let Some(segments) = self.shard.take_segments() {
             self.shared.published.set_segments(segments);
         }
@@ -248,10 +267,13 @@ impl<D: Disk> Writer<D> {
         self.shared.inbox.room_made();
         let asked = &mut self.asked;
         for (id, reply) in self.shard.take_replies() {
-            if let Some(at) = asked.iter().position(|(asked, _)| *asked == id) {
-                let (_, sender) = asked.swap_remove(at);
-                self.finished |= self.closing == Some(id);
-                let _ = sender.send(reply); // the asker may have gone
+            self.finished |= self.closing == Some(id);
+            match asked.iter().position(|(asked, _)| *asked == id) {
+                Some(at) => {
+                    let (_, sender) = asked.swap_remove(at);
+                    let _ = sender.send(reply); // the asker may have gone
+                }
+                None => self.answers.push((id, reply)),
             }
         }
     }

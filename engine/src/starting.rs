@@ -227,16 +227,7 @@ impl Task {
         if dir.is_some() && !pools.small.huge_pages_advised() {
             notes.push("Huge pages are not available; transfers are split.".to_owned());
         }
-        let primitive = self.options.primitive.unwrap_or(match self.meta.primitive {
-            2 => Primitive::LinkedSync,
-            _ => Primitive::Dsync,
-        });
-        let disk_options = DiskOptions {
-            pools: pools.all(),
-            primitive,
-            names_thread: true,
-            ..DiskOptions::default()
-        };
+        let disk_options = disk_options(&self.options, &self.meta, &pools, true);
         let mut disk = self.dir.disk(Some(&self.lock), self.options.io, &disk_options)?;
         let identity = Identity {
             log: self.meta.log,
@@ -252,6 +243,20 @@ impl Task {
         let begin = Begin { options: &self.options, pools, notes, now_ns: wall_ns() };
         start_shard(disk, &identity, scanned, begin, &measure).map(Some)
     }
+}
+
+/// How the disk of a writer is opened.
+pub(crate) fn disk_options(
+    options: &Options,
+    meta: &LogMeta,
+    pools: &Pools,
+    names_thread: bool,
+) -> DiskOptions {
+    let primitive = options.primitive.unwrap_or(match meta.primitive {
+        2 => Primitive::LinkedSync,
+        _ => Primitive::Dsync,
+    });
+    DiskOptions { pools: pools.all(), primitive, names_thread, ..DiskOptions::default() }
 }
 
 /// Recovers a shard on any disk, and makes its writer. `measure` tells the time since the opening
@@ -276,14 +281,14 @@ pub(crate) struct Begin<'a> {
 }
 
 /// A shard that has been read and found sound.
-struct Scanned {
+pub(crate) struct Scanned {
     manifest: Manifest,
     tail: tail::Tail,
     scan_time: Duration,
 }
 
 /// Reads what recovery needs. Changes nothing.
-fn scan_shard(
+pub(crate) fn scan_shard(
     disk: &mut dyn Disk,
     identity: &Identity,
     measure: &dyn Fn() -> Duration,
@@ -300,7 +305,7 @@ fn scan_shard(
 }
 
 /// Recovers a shard that is sound, and makes its writer.
-fn start_shard<D: Disk>(
+pub(crate) fn start_shard<D: Disk>(
     mut disk: D,
     identity: &Identity,
     scanned: Scanned,
@@ -380,11 +385,11 @@ fn commits_in_flight(options: &Options) -> usize {
 /// All memory of a shard. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Pools {
-    small: BlockPool,
-    large: BlockPool,
+    pub(crate) small: BlockPool,
+    pub(crate) large: BlockPool,
     batch: BlockPool,
     meta: BlockPool,
-    frames_bytes_max: usize,
+    pub(crate) frames_bytes_max: usize,
     /// What may be kept in memory of where the records of an open segment lie.
     postings_bytes_max: usize,
 }

@@ -612,7 +612,7 @@ fn damage_in_a_log_that_was_not_closed() {
 
 #[test]
 fn nothing_is_written_behind_the_end_that_a_clean_manifest_names() {
-    use ringlog::driven::{DrivenShard, ShardIdentity, ShardMemory};
+    use ringlog::testing::{DrivenShard, ShardIdentity, ShardMemory};
     use ringlog::{Durability, LogId, Request, Time};
     use ringlog_disk::{BlockingDisk, Dir, DiskOptions};
 

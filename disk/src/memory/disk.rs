@@ -3,6 +3,7 @@
 //! Everything is carried out inside `reap`, in the order of submission.
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct MemoryDisk {
     slots: Vec<Slot>,
     queue: VecDeque<Submitted>,
     waker: Waker,
+    /// The caller has said that it sleeps elsewhere.
+    away: bool,
     facts: DiskFacts,
     /// Whatever must live as long as the disk: the lock of the log.
     _lock: Option<MemoryDir>,
@@ -79,6 +82,7 @@ impl MemoryDisk {
             slots: (0..FileId::LIMIT).map(|_| Slot::Free).collect(),
             queue: VecDeque::new(),
             waker: Waker::new(),
+            away: false,
             facts: DiskFacts {
                 kind: "memory",
                 align_bytes: UNIT_BYTES as u32,
@@ -91,6 +95,17 @@ impl MemoryDisk {
             },
             _lock: lock.cloned(),
         }
+    }
+
+    /// See [`crate::AnyDisk::poll_fd`].
+    pub fn poll_fd(&self) -> Result<BorrowedFd<'_>, DiskError> {
+        self.waker.outside().map(AsFd::as_fd)
+    }
+
+    /// See [`crate::AnyDisk::about_to_sleep`].
+    pub fn about_to_sleep(&mut self) -> bool {
+        self.away = self.queue.is_empty() && self.waker.leave();
+        self.away
     }
 
     fn slot(&mut self, file: FileId) -> Option<&mut OpenFile> {
@@ -407,6 +422,9 @@ impl Disk for MemoryDisk {
 
     fn reap(&mut self, wait: Wait, out: &mut Vec<Completion>) {
         let before = out.len();
+        if std::mem::take(&mut self.away) {
+            self.waker.came_back();
+        }
         self.carry_out_all(out);
         let at_most: Option<Duration> = match wait {
             _ if out.len() > before => return,

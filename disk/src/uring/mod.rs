@@ -14,9 +14,10 @@ mod flight;
 mod movable;
 mod setup;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
@@ -54,6 +55,10 @@ pub struct UringDisk {
     primitive: Primitive,
     waker: Waker,
     poll_armed: bool,
+    /// The event for callers that sleep elsewhere is signalled with each completion.
+    outside: Cell<bool>,
+    /// The caller has said that it sleeps elsewhere.
+    away: bool,
     /// The ring itself has failed: nothing more is submitted to it.
     broken: Option<Errno>,
     facts: DiskFacts,
@@ -119,6 +124,8 @@ impl UringDisk {
             primitive: options.primitive,
             waker,
             poll_armed: false,
+            outside: Cell::new(false),
+            away: false,
             broken: None,
             facts: DiskFacts {
                 kind: "io_uring",
@@ -145,6 +152,41 @@ impl UringDisk {
             }
             None => Ok(disk),
         }
+    }
+
+    /// The descriptor that is readable when something has completed, for the event loop of a caller
+    /// that sleeps elsewhere. Fails when there is no descriptor to be had.
+    pub fn poll_fd(&self) -> Result<BorrowedFd<'_>, DiskError> {
+        let event = self.waker.outside()?;
+        if !self.outside.get() {
+            // Not the ring's own descriptor: with DEFER_TASKRUN it does not wake who polls it. Nor
+            // the event that the ring polls: a signal made by a signal comes late, if at all.
+            self.ring.submitter().register_eventfd(event.as_fd().as_raw_fd()).map_err(|error| {
+                DiskError::from_errno(setup::errno(&error), "register an eventfd")
+            })?;
+            self.outside.set(true);
+        }
+        Ok(event.as_fd())
+    }
+
+    /// Announces that the caller is about to sleep until [`UringDisk::poll_fd`] is readable. False
+    /// when it must not, because something is there already. Ends with the next `reap`.
+    pub fn about_to_sleep(&mut self) -> bool {
+        Disk::send(self);
+        // What is signalled from here on is not lost, and what was before is looked for.
+        if self.poll_fd().is_err() {
+            return false;
+        }
+        self.waker.clear_outside();
+        let nothing = {
+            let queue = self.ring.submission();
+            queue.is_empty() && !queue.taskrun() && !queue.cq_overflow()
+        } && self.ring.completion().is_empty()
+            && !self.desk.has_ready()
+            && !self.desk.is_in_place()
+            && self.broken.is_none();
+        self.away = nothing && self.waker.leave();
+        self.away
     }
 
     fn busy(&self) -> usize {
@@ -418,6 +460,9 @@ impl Disk for UringDisk {
 
     fn reap(&mut self, wait: Wait, out: &mut Vec<Completion>) {
         let before = out.len();
+        if std::mem::take(&mut self.away) {
+            self.waker.came_back();
+        }
         self.collect(out);
         let mut deadline = None;
         loop {

@@ -32,7 +32,7 @@ struct Gathered {
 /// What a commit carries so far.
 struct Draft {
     slices: Vec<Slice>,
-    tickets: Vec<(Arc<Ticket>, Durability)>,
+    tickets: Vec<(Option<Arc<Ticket>>, Durability)>,
     level: Durability,
     records: u64,
     batches: u64,
@@ -149,7 +149,7 @@ impl Shard {
             }
             let Some(chunk) = self.pending.pop_front() else { break };
             self.pending_bytes -= section;
-            self.placed_chunks += 1;
+            self.placed_to = chunk.number;
             draft.level = draft.level.max(chunk.level);
             draft.records += u64::from(chunk.frames);
             match &mut gathered {
@@ -186,11 +186,13 @@ impl Shard {
             self.plans.placed(run.stream, records, *bytes, level, now.mono_ns);
         }
         if chunk.level == Durability::Memory {
-            self.acks.push((Arc::clone(&chunk.ticket), Level::Placed));
+            self.acks.extend(chunk.ticket.clone().map(|ticket| (ticket, Level::Placed)));
         }
-        draft.tickets.push((Arc::clone(&chunk.ticket), chunk.level));
+        draft.tickets.push((chunk.ticket.clone(), chunk.level));
         self.runs.extend(chunk.runs.iter().map(|run| (run.stream, run.base, run.count)));
-        chunk.ticket.place(lsn, chunk.runs.clone());
+        if let Some(ticket) = &chunk.ticket {
+            ticket.place(lsn, chunk.runs.clone());
+        }
         std::mem::take(&mut chunk.runs)
     }
 
@@ -357,7 +359,7 @@ impl Shard {
         &mut self,
         begin: Lsn,
         data: Vec<Slice>,
-        tickets: Vec<(Arc<Ticket>, Durability)>,
+        tickets: Vec<(Option<Arc<Ticket>>, Durability)>,
         wants_sync: bool,
         flush: Flush,
         now: Time,
@@ -373,6 +375,7 @@ impl Shard {
             segment,
             end,
             tickets,
+            placed_to: self.placed_to,
             wants_sync,
             written: false,
             flushed: false,

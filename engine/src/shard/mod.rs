@@ -165,8 +165,10 @@ pub(crate) struct Start {
 struct Commit {
     segment: SegmentId,
     end: Lsn,
-    /// Receipts that wait for more than they have.
-    tickets: Vec<(Arc<Ticket>, Durability)>,
+    /// Its chunks that wait for more than they have.
+    tickets: Vec<(Option<Arc<Ticket>>, Durability)>,
+    /// The number of its last chunk, or of the last one before it.
+    placed_to: u64,
     wants_sync: bool,
     written: bool,
     flushed: bool,
@@ -240,7 +242,10 @@ pub struct Shard {
     runs: Vec<(StreamId, Offset, u32)>,
     oldest_pending_ns: u64,
     accepted_chunks: u64,
-    placed_chunks: u64,
+    /// Numbers of chunks: the last one that was placed, written, made durable.
+    placed_to: u64,
+    written_to: u64,
+    durable_to: u64,
     chain: u32,
     last_ns: u64,
     staged: Lsn,
@@ -274,6 +279,8 @@ pub struct Shard {
     gave_up: bool,
     acks: Vec<(Arc<Ticket>, Level)>,
     failures: Vec<(Arc<Ticket>, ReceiptError)>,
+    /// Chunks without a ticket that find no room on the disk.
+    refused: VecDeque<Box<Chunk>>,
     replies: Vec<(u64, Reply)>,
     flush_times_ns: Vec<u64>,
     counts: ShardCounts,
@@ -294,7 +301,9 @@ impl Shard {
             runs: Vec::new(),
             oldest_pending_ns: 0,
             accepted_chunks: 0,
-            placed_chunks: 0,
+            placed_to: 0,
+            written_to: 0,
+            durable_to: 0,
             chain: start.chain,
             last_ns: start.last_ns,
             staged: start.next_lsn,
@@ -326,6 +335,7 @@ impl Shard {
             gave_up: false,
             acks: Vec::new(),
             failures: Vec::new(),
+            refused: VecDeque::new(),
             replies: Vec::new(),
             flush_times_ns: Vec::new(),
             counts: ShardCounts::default(),
@@ -334,11 +344,12 @@ impl Shard {
     }
 
     /// Takes a chunk. It is placed in the order of these calls.
-    pub fn push(&mut self, chunk: Box<Chunk>, now: Time) {
+    pub fn push(&mut self, mut chunk: Box<Chunk>, now: Time) {
         self.accepted_chunks += 1;
+        chunk.number = self.accepted_chunks;
         if let Some(error) = &self.poison {
-            self.failures.push((Arc::clone(&chunk.ticket), ReceiptError::Poisoned(error.clone())));
-            self.placed_chunks += 1;
+            let error = ReceiptError::Poisoned(error.clone());
+            self.failures.extend(chunk.ticket.map(|ticket| (ticket, error)));
             return;
         }
         if self.pending.is_empty() {
@@ -528,6 +539,32 @@ impl Shard {
         self.failures.drain(..)
     }
 
+    /// Chunks without a ticket that were refused because the disk is full, last first.
+    pub fn take_refused(&mut self) -> std::collections::vec_deque::Drain<'_, Box<Chunk>> {
+        self.refused.drain(..)
+    }
+
+    /// How many chunks it has taken; the number of the last one.
+    pub fn accepted_chunks(&self) -> u64 {
+        self.accepted_chunks
+    }
+
+    /// The number of the last chunk that has its place, was written, is durable; all before it
+    /// have come as far, or were refused.
+    pub fn reached_chunks(&self) -> (u64, u64, u64) {
+        (self.placed_to, self.written_to, self.durable_to)
+    }
+
+    /// Whether it may refuse the next commit for want of room on the disk.
+    pub fn may_refuse(&self) -> bool {
+        self.rotation.is_disk_full() && !self.rotation.has_next()
+    }
+
+    /// Whether a commit could be begun now with what is pushed now.
+    pub fn could_commit(&self) -> bool {
+        self.pending.is_empty() && self.writes_in_flight == 0
+    }
+
     /// Answers to requests.
     pub fn take_replies(&mut self) -> std::vec::Drain<'_, (u64, Reply)> {
         self.replies.drain(..)
@@ -560,11 +597,11 @@ impl Shard {
         let told = ReceiptError::Poisoned(error.clone());
         for commit in self.commits.drain(..) {
             let tickets = commit.tickets.into_iter();
-            self.failures.extend(tickets.map(|(ticket, _)| (ticket, told.clone())));
+            let tickets = tickets.filter_map(|(ticket, _)| ticket);
+            self.failures.extend(tickets.map(|ticket| (ticket, told.clone())));
         }
         for chunk in self.pending.drain(..) {
-            self.failures.push((Arc::clone(&chunk.ticket), told.clone()));
-            self.placed_chunks += 1;
+            self.failures.extend(chunk.ticket.map(|ticket| (ticket, told.clone())));
         }
         for one in self.waiting.drain(..) {
             self.replies.push((one.id, Reply::Poisoned(error.clone())));
@@ -575,6 +612,9 @@ impl Shard {
     /// The disk is full: what waits for a place and for more than memory is refused, so that
     /// nobody waits without end.
     fn refuse_unplaced(&mut self, all: bool) {
+        if self.pending.front().is_some_and(|chunk| chunk.ticket.is_none()) {
+            return self.refuse_last(all);
+        }
         let mut kept = VecDeque::with_capacity(self.pending.len());
         self.pending_bytes = 0;
         for chunk in self.pending.drain(..) {
@@ -582,12 +622,24 @@ impl Shard {
                 self.pending_bytes += chunk.section().section_bytes();
                 kept.push_back(chunk);
             } else {
-                self.placed_chunks += 1;
                 self.gave_up |= chunk.level == Durability::Memory;
-                self.failures.push((Arc::clone(&chunk.ticket), ReceiptError::DiskFull));
+                self.failures.extend(chunk.ticket.map(|ticket| (ticket, ReceiptError::DiskFull)));
             }
         }
         self.pending = kept;
+    }
+
+    /// The same where records were told their offsets when they were taken: only what comes last
+    /// is refused, so that the offsets of what stays hold.
+    fn refuse_last(&mut self, all: bool) {
+        let goes =
+            |chunk: &Chunk| all || chunk.level > Durability::Memory && chunk.created.is_empty();
+        while self.pending.back().is_some_and(|chunk| goes(chunk)) {
+            let Some(chunk) = self.pending.pop_back() else { return };
+            self.pending_bytes -= chunk.section().section_bytes();
+            self.gave_up |= chunk.level == Durability::Memory;
+            self.refused.push_back(chunk);
+        }
     }
 
     fn take_off(&mut self, flight: Flight) -> Tag {
@@ -613,8 +665,8 @@ impl Drop for Shard {
     fn drop(&mut self) {
         let committed = self.commits.drain(..).flat_map(|commit| commit.tickets);
         let waiting = committed.map(|(ticket, _)| ticket);
-        let pending = self.pending.drain(..).map(|chunk| Arc::clone(&chunk.ticket));
-        for ticket in waiting.chain(pending) {
+        let pending = self.pending.drain(..).map(|chunk| chunk.ticket);
+        for ticket in waiting.chain(pending).flatten() {
             ticket.fail(ReceiptError::Closed);
         }
     }

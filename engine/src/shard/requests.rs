@@ -4,6 +4,7 @@ use ringlog_disk::DiskError;
 
 use super::Shard;
 use super::retention::{Reason, Wanted};
+use crate::chunk::Chunk;
 use crate::ids::Lsn;
 use crate::options::Retention;
 
@@ -67,7 +68,9 @@ impl Shard {
         for one in &mut waiting {
             // A trim may be what makes room for the chunks before it.
             let trims = matches!(one.request, Request::Trim { .. } | Request::Retain(_));
-            if one.target.is_none() && (trims || self.placed_chunks >= one.after_chunks) {
+            let before = |chunk: &Chunk| chunk.number <= one.after_chunks;
+            let placed = !self.pending.front().is_some_and(|chunk| before(chunk));
+            if one.target.is_none() && (trims || placed) {
                 one.target = Some(self.staged);
                 match one.request {
                     Request::Flush => self.sync_wanted = self.staged,

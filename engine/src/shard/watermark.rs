@@ -1,7 +1,5 @@
 //! How far the log has come: written, flushed, and the flushes that travel without a write.
 
-use std::sync::Arc;
-
 use ringlog_disk::{Flush, Op, Tag};
 
 use super::{Flight, Shard, Time, WATERMARK_AFTER_NS};
@@ -47,8 +45,9 @@ impl Shard {
                 break;
             }
             self.written = commit.end;
+            self.written_to = commit.placed_to;
             for (ticket, level) in &commit.tickets {
-                self.acks.push((Arc::clone(ticket), Level::Written));
+                self.acks.extend(ticket.clone().map(|ticket| (ticket, Level::Written)));
                 self.counts.acknowledged += u64::from(*level == Durability::Written);
             }
             if !commit.wants_sync {
@@ -61,9 +60,10 @@ impl Shard {
             }
             let Some(commit) = self.commits.pop_front() else { break };
             self.durable = commit.end;
+            self.durable_to = commit.placed_to;
             for (ticket, level) in commit.tickets {
                 self.counts.acknowledged += u64::from(level == Durability::Synced);
-                self.acks.push((ticket, Level::Synced));
+                self.acks.extend(ticket.map(|ticket| (ticket, Level::Synced)));
             }
         }
         self.merge_finished();

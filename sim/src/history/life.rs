@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::mpsc::Receiver;
 use std::task::{Context, Poll, Waker};
 
-use ringlog::driven::DrivenShard;
+use ringlog::testing::DrivenShard;
 use ringlog::{
     AppendError, Durability, FullReason, Receipt, ReceiptError, Reply, Request, StreamId,
     SyncPolicy, Time,

@@ -11,8 +11,8 @@ mod reading;
 
 use std::fmt;
 
-use ringlog::driven::{DrivenShard, ShardIdentity};
 use ringlog::format::manifest::{Manifest, SegmentState};
+use ringlog::testing::{DrivenShard, ShardIdentity};
 use ringlog::{LogId, OpenError, Options, ReceiptError, Request, Time};
 
 use crate::crash::{Crash, Kill, Moment};

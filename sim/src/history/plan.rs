@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ringlog::driven::ShardMemory;
+use ringlog::testing::ShardMemory;
 use ringlog::{DiskError, Durability, Options, SyncPolicy};
 
 use crate::rng::Rng;

@@ -1,8 +1,8 @@
 //! Reading everything back, and damaging what is stored.
 
-use ringlog::driven::{DrivenShard, ShardIdentity};
 use ringlog::format::batch::{BatchHeader, HeaderSeed};
 use ringlog::format::manifest::{Manifest, SegmentState};
+use ringlog::testing::{DrivenShard, ShardIdentity};
 use ringlog::{Lsn, ReadError};
 
 use crate::oracle::{Outcome, Recovered};

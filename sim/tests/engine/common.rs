@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::mpsc::Receiver;
 use std::task::{Context, Poll, Waker};
 
-use ringlog::driven::{DrivenShard, ShardIdentity, ShardMemory};
+use ringlog::testing::{DrivenShard, ShardIdentity, ShardMemory};
 use ringlog::{
     AppendError, Durability, LogId, Offset, OpenError, Options, ReadError, Receipt, ReceiptError,
     Reply, Request, StreamId, SyncPolicy, Time,

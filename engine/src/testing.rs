@@ -1,4 +1,4 @@
-//! A shard that its caller drives: no thread, no clock, any disk.
+//! A shard that a test drives through its inbox: no thread, no clock, any disk.
 //!
 //! The same inbox, machine and recovery as behind a writer thread; the caller takes the turns and
 //! supplies the time, so on a simulated disk everything is deterministic.
@@ -54,6 +54,10 @@ impl ShardMemory {
     /// When the memory is not to be had.
     pub fn new(options: &Options, segment_bytes: u64) -> Result<Self, DiskError> {
         Pools::new(options, FrozenFormat { segment_bytes, shards: 1 }).map(Self)
+    }
+
+    pub(crate) fn pools(&self) -> Pools {
+        self.0.clone()
     }
 }
 
