@@ -1,9 +1,13 @@
 //! Records of many streams: listed, dumped, exported, imported.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use crate::common::{append, assert_exit, files, json, lines, on, read, run, run_with, stderr};
+use crate::common::{
+    append, assert_exit, files, json, lines, on, read, ringlog, run, run_with, stderr,
+};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -302,4 +306,32 @@ fn inspect_shows_which_offsets_the_segments_hold() {
     assert_exit(&text, 0);
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains("records  first  last  stream"), "{text}");
+}
+
+#[test]
+fn an_interrupted_import_says_what_is_stored() {
+    let dir = tempdir().unwrap();
+    let args = on("import", dir.path(), &["--segment-bytes", "1M"]);
+    let mut child = ringlog(&args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for _ in 0..50 {
+        stdin.write_all(b"{\"stream\":\"s\",\"payload\":\"x\"}\n").unwrap();
+    }
+    // Another process sees when they are there.
+    let stored = || {
+        let output = run(&on("streams", dir.path(), &["--json"]));
+        output.status.success().then(|| json(&output)[0]["next_offset"].as_u64()).flatten()
+    };
+    while stored() != Some(50) {
+        assert_eq!(child.try_wait().unwrap(), None, "it has ended by itself");
+    }
+    let pid = child.id().to_string();
+    let kill = Command::new("sh").args(["-c", "kill -INT \"$0\"", &pid]).status();
+    assert!(kill.unwrap().success(), "the signal could not be sent");
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert_exit(&output, 130);
+    assert_eq!(json(&output)["ended"], "interrupted");
+    assert_eq!(json(&output)["records"], 50);
+    assert_eq!(read(dir.path(), &[]), b"x\n".repeat(50));
 }
