@@ -234,6 +234,9 @@ fn a_stream_is_trimmed_by_itself() {
     assert_eq!(streams[1]["first_offset"], 4, "{streams}");
     let exported = run(&on("export", dir.path(), &["--stream", "s"])).stdout;
     assert_eq!(exported.iter().filter(|byte| **byte == b'\n').count(), 6, "what can be read");
+    let all = String::from_utf8(run(&on("export", dir.path(), &[])).stdout).unwrap();
+    let of = |name: &str| all.lines().filter(|line| line.contains(name)).count();
+    assert_eq!((of("\"stream\":\"s\""), of("\"stream\":\"other\"")), (6, 10));
     let dumped = run(&on("dump", dir.path(), &["--stream", "s", "--json"])).stdout;
     let dumped = String::from_utf8(dumped).unwrap();
     assert_eq!(dumped.lines().filter(|line| line.contains("\"trimmed\":true")).count(), 4);
