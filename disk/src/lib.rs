@@ -42,8 +42,8 @@ pub use device::{DeviceStats, block_device_stats, interrupt_cpu};
 pub use dir::{Dir, entropy};
 pub use memory::{MemoryDevice, MemoryDir, MemoryDisk};
 pub use op::{
-    Completion, Disk, DiskError, DiskErrorKind, DiskFacts, Done, FileId, FileName, Flush, Listed,
-    Op, Slice, Tag, Wait, run,
+    Completion, Content, Disk, DiskError, DiskErrorKind, DiskFacts, Done, FileId, FileName, Flush,
+    Listed, Op, Slice, Tag, Wait, run,
 };
 pub use options::{DiskOptions, IoKind, Primitive, Restrict};
 pub use place::Place;

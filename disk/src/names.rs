@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::block::BlockPool;
 use crate::dir::{Dir, c_name, file_name};
-use crate::op::{DiskError, DiskErrorKind, Done, FileName, Listed};
+use crate::op::{Content, DiskError, DiskErrorKind, Done, FileName, Listed};
 use crate::sys;
 use crate::waker::Waker;
 
@@ -53,7 +53,7 @@ pub(crate) enum Job {
     Rename { from: FileName, to: FileName },
     Remove { name: FileName },
     Replace { name: FileName, content: Vec<u8> },
-    Store { name: FileName, content: Vec<u8> },
+    Store { name: FileName, content: Content },
     Load { name: FileName, limit_bytes: u64 },
     SyncDir,
     List,
@@ -111,7 +111,7 @@ impl Runner {
                 Done::Named
             }
             Job::Store { name, content } => {
-                self.replace(&name, &content, false)?;
+                self.replace(&name, &content.into_bytes(), false)?;
                 Done::Named
             }
             Job::Load { name, limit_bytes } => Done::Loaded(self.load(&name, limit_bytes)?),

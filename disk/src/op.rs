@@ -69,6 +69,47 @@ pub struct Slice {
     pub len: usize,
 }
 
+/// The content of a file that is derived from other files: the bytes, or how to make them.
+///
+/// What is made is made where the operation is carried out: on the thread for names, where a disk
+/// has one, so that whoever submits it is not held up by the making.
+pub enum Content {
+    /// The bytes.
+    Bytes(Vec<u8>),
+    /// Makes the bytes. Called at most once.
+    Made(Box<dyn FnOnce() -> Vec<u8> + Send>),
+}
+
+impl Content {
+    /// Content that `make` makes when the operation is carried out.
+    pub fn made_by(make: impl FnOnce() -> Vec<u8> + Send + 'static) -> Self {
+        Self::Made(Box::new(make))
+    }
+
+    /// The bytes, made now if they were not there yet.
+    pub fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Made(make) => make(),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Content({} bytes)", bytes.len()),
+            Self::Made(_) => f.write_str("Content(to be made)"),
+        }
+    }
+}
+
 /// One operation. Offsets and lengths of `Write` and `Read` are multiples of
 /// [`DiskFacts::align_bytes`].
 ///
@@ -164,7 +205,7 @@ pub enum Op {
         /// Its name.
         name: FileName,
         /// The whole new content.
-        content: Vec<u8>,
+        content: Content,
     },
     /// Reads the whole of a small file. Completes with [`Done::Loaded`].
     Load {

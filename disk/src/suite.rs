@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::block::{Block, BlockPool};
 use crate::op::{
-    Completion, Disk, DiskErrorKind, Done, FileId, FileName, Flush, Listed, Op, Slice, Tag, Wait,
-    run,
+    Completion, Content, Disk, DiskErrorKind, Done, FileId, FileName, Flush, Listed, Op, Slice,
+    Tag, Wait, run,
 };
 
 /// How many blocks the suite's pool must have at least.
@@ -446,13 +446,17 @@ fn load(r: &mut Rig, text: &str) -> Vec<u8> {
 }
 
 fn store_takes_the_place_of_the_old(r: &mut Rig) {
-    let store = |content: &[u8]| Op::Store { name: name("index"), content: content.to_vec() };
+    let store =
+        |content: &[u8]| Op::Store { name: name("index"), content: content.to_vec().into() };
     assert_eq!(r.good(store(b"one")), Done::Named);
     assert_eq!(load(r, "index"), b"one");
     assert_eq!(r.good(store(b"a longer one")), Done::Named);
     assert_eq!(load(r, "index"), b"a longer one");
     assert_eq!(r.good(store(b"")), Done::Named);
     assert_eq!(load(r, "index"), b"");
+    let made = Content::made_by(|| b"made".to_vec());
+    assert_eq!(r.good(Op::Store { name: name("index"), content: made }), Done::Named);
+    assert_eq!(load(r, "index"), b"made");
 }
 
 fn replace_takes_the_place_of_the_old(r: &mut Rig) {

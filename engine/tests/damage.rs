@@ -146,8 +146,9 @@ fn a_flipped_bit_in_a_sealed_segment() {
 
 #[test]
 fn readers_tell_of_the_gap_and_go_on() {
-    for block in 2..last_used_block(&Fixture::new(), 1) {
-        let fixture = Fixture::new();
+    let original = Fixture::new();
+    for block in 2..last_used_block(&original, 1) {
+        let fixture = Fixture::from_files(&original, &original.files());
         fixture.change(&fixture.segment(1), |bytes| bytes[block * BLOCK + 20] ^= 1);
         let report = repair(fixture.path(), &mut |_| {}).unwrap();
         assert_eq!(report.segments_repaired, 1);
@@ -168,10 +169,40 @@ fn readers_tell_of_the_gap_and_go_on() {
     }
 }
 
+/// Without the index of the segment that was open, opening scans it.
+fn forget_index(fixture: &Fixture, segment: u64) {
+    std::fs::remove_file(fixture.segment(segment).with_extension("idx")).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_in_a_segment_that_was_closed_cleanly() {
+    let fixture = Fixture::new();
+    fixture.change(&fixture.segment(2), |bytes| bytes[2 * BLOCK + 500] ^= 4);
+    // It is trusted at the opening, as sealed segments are, and checked at each read.
+    let found = damage(&fixture);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].segment, Some(ringlog::SegmentId(2)));
+    let content = readable(&fixture);
+    assert!(corrupt_reads(&content) > 0);
+    assert!(content.count() > fixture.sealed_each * 3, "what lies behind the damage is read");
+    {
+        let log = Log::open(fixture.path(), options()).unwrap();
+        let shard = &log.recovery_report().shards[0];
+        assert_eq!((shard.bytes_scanned, shard.clean), (0, true));
+        assert_eq!(corrupt_reads(&Content::of(&log)), corrupt_reads(&content));
+    }
+    // Closing it once more does not make it good.
+    assert_eq!(damage(&fixture).len(), 1);
+    let (report, left) = repair_and_check(&fixture, &options());
+    assert_eq!(left, content.count());
+    assert_eq!(report.segments_repaired, 1);
+}
+
 #[test]
 fn a_flipped_bit_in_the_open_segment() {
     let fixture = Fixture::new();
     fixture.change(&fixture.segment(2), |bytes| bytes[2 * BLOCK + 500] ^= 4);
+    forget_index(&fixture, 2);
     let refused = refused_as_corrupt(&fixture);
     assert_eq!(refused.segment, Some(ringlog::SegmentId(2)));
     assert_eq!(damage(&fixture).len(), 1);
@@ -185,13 +216,17 @@ fn a_flipped_bit_in_the_open_segment() {
 
 #[test]
 fn the_last_batch_of_all_is_damaged() {
-    let fixture = Fixture::new();
-    let used = last_used_block(&fixture, 2);
+    let original = Fixture::new();
+    let used = last_used_block(&original, 2);
     // Flip in each of the last few blocks, from the front: batches and the closing watermark.
     for back in 0..3 {
-        let fixture = Fixture::new();
+        let fixture = Fixture::from_files(&original, &original.files());
         let at = (used - back) * BLOCK + 20;
         fixture.change(&fixture.segment(2), |bytes| bytes[at] ^= 1);
+        if back > 0 {
+            Log::open(fixture.path(), read_only()).unwrap(); // only the last batch is looked at
+            forget_index(&fixture, 2);
+        }
         refused_as_corrupt(&fixture);
         assert!(!damage(&fixture).is_empty());
         repair_and_check(&fixture, &options());
@@ -494,6 +529,7 @@ fn damage_in_one_shard_of_two() {
         let fixture = Fixture::with(&two, 2, 2);
         let segment = fixture.path().join(shard).join("0000000000000002.seg");
         fixture.change(&segment, |bytes| bytes[BLOCK + 20] ^= 1);
+        std::fs::remove_file(segment.with_extension("idx")).unwrap();
         refused_as_corrupt(&fixture);
         refused_as_corrupt(&fixture); // and not as locked
         repair_and_check(&fixture, &two);
@@ -655,7 +691,8 @@ fn flips(fixture: &Fixture) -> Vec<(std::path::PathBuf, usize, u8, bool)> {
     let mut flips = Vec::new();
     for (path, content) in fixture.files() {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if path.is_dir() {
+        // An index is no evidence, so damage in it is none of the log.
+        if path.is_dir() || name.ends_with(".idx") {
             continue;
         }
         let used = match name.as_str() {

@@ -128,50 +128,72 @@ fn manifest() -> impl Strategy<Value = Manifest> {
         (any::<[u8; 16]>(), any::<u16>(), any::<[u64; 4]>(), any::<u32>()),
         prop::collection::vec(part, 0..5),
         prop::collection::vec(segment, 0..20),
-        0_usize..4,
+        (0_usize..4, prop::option::of((1_u64..1 << 30, any::<[u32; 2]>()))),
     )
-        .prop_map(|((log, shard, words, trimmed_chain), parts, segments, unsealed)| {
-            let (mut id, mut end) = (0, words[3] >> 8);
-            let mut list: Vec<ManifestSegment> = Vec::new();
-            for (step, bytes, footer, chains) in segments {
-                id += step;
-                let (base, records) = (end, bytes / 7);
-                end += bytes;
-                let sealed = Sealed {
-                    base_lsn: Lsn(base),
-                    end_lsn: Lsn(end),
-                    chain_before: chains[0],
-                    chain_end: chains[1],
-                    records,
-                    first_ns: base,
-                    last_ns: end,
-                };
-                let state = SegmentState::Sealed { sealed, footer };
-                list.push(ManifestSegment { segment: SegmentId(id), state });
-            }
-            for _ in 0..unsealed {
-                id += 1;
-                let state = SegmentState::Unsealed;
-                list.push(ManifestSegment { segment: SegmentId(id), state });
-            }
-            let catalogue =
-                parts.into_iter().map(|(number, bytes, crc)| CataloguePart { number, bytes, crc });
-            Manifest {
-                log: LogId(log),
-                shard,
-                generation: words[0],
-                epoch: Epoch(words[1]),
-                life_lsn: Lsn(words[2] / 2),
-                proven_lsn: Lsn(words[2]),
-                clean: words[0] % 2 == 0,
-                next_segment: SegmentId(id + 1),
-                catalogued_lsn: Lsn(end),
-                trimmed_lsn: Lsn(words[3] >> 8),
-                trimmed_chain,
-                catalogue: catalogue.collect(),
-                segments: list,
-            }
-        })
+        .prop_map(
+            |((log, shard, words, trimmed_chain), parts, segments, (unsealed, closed))| {
+                let (mut id, mut end) = (0, words[3] >> 8);
+                let mut list: Vec<ManifestSegment> = Vec::new();
+                for (step, bytes, footer, chains) in segments {
+                    id += step;
+                    let (base, records) = (end, bytes / 7);
+                    end += bytes;
+                    let sealed = Sealed {
+                        base_lsn: Lsn(base),
+                        end_lsn: Lsn(end),
+                        chain_before: chains[0],
+                        chain_end: chains[1],
+                        records,
+                        first_ns: base,
+                        last_ns: end,
+                    };
+                    let state = SegmentState::Sealed { sealed, footer };
+                    list.push(ManifestSegment { segment: SegmentId(id), state });
+                }
+                let catalogued_lsn = Lsn(end);
+                let mut proven = words[2];
+                if let Some((bytes, chains)) = closed {
+                    id += 1;
+                    proven = end + bytes;
+                    let so_far = Sealed {
+                        base_lsn: Lsn(end),
+                        end_lsn: Lsn(proven),
+                        chain_before: chains[0],
+                        chain_end: chains[1],
+                        records: bytes,
+                        first_ns: end,
+                        last_ns: proven,
+                    };
+                    let state = SegmentState::Closed { so_far };
+                    list.push(ManifestSegment { segment: SegmentId(id), state });
+                }
+                for _ in 0..unsealed {
+                    id += 1;
+                    let state = SegmentState::Unsealed;
+                    list.push(ManifestSegment { segment: SegmentId(id), state });
+                }
+                let catalogue = parts.into_iter().map(|(number, bytes, crc)| CataloguePart {
+                    number,
+                    bytes,
+                    crc,
+                });
+                Manifest {
+                    log: LogId(log),
+                    shard,
+                    generation: words[0],
+                    epoch: Epoch(words[1]),
+                    life_lsn: Lsn(proven / 2),
+                    proven_lsn: Lsn(proven),
+                    clean: closed.is_some() || words[0] % 2 == 0,
+                    next_segment: SegmentId(id + 1),
+                    catalogued_lsn,
+                    trimmed_lsn: Lsn(words[3] >> 8),
+                    trimmed_chain,
+                    catalogue: catalogue.collect(),
+                    segments: list,
+                }
+            },
+        )
 }
 
 fn entries() -> impl Strategy<Value = Vec<CatalogueEntry>> {

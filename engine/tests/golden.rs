@@ -200,6 +200,14 @@ fn manifest() -> Manifest {
     }
 }
 
+fn closed_manifest() -> Manifest {
+    let so_far = Sealed { base_lsn: Lsn(0x1f_e000), end_lsn: Lsn(0x20_0000), ..sealed() };
+    let mut manifest = manifest();
+    manifest.catalogued_lsn = manifest.proven_lsn;
+    manifest.segments[1].state = SegmentState::Closed { so_far };
+    manifest
+}
+
 fn entries() -> Vec<CatalogueEntry> {
     let entry = |stream, next, before, name: Option<&str>| CatalogueEntry {
         stream: StreamId(stream),
@@ -239,6 +247,7 @@ fn encodings() -> Vec<(&'static str, Vec<u8>)> {
         ("segment-header", block(|out| segment_header().encode(out))),
         ("segment-footer", block(|out| segment_footer().encode(out))),
         ("manifest", manifest().encode()),
+        ("closed-manifest", closed_manifest().encode()),
         ("catalogue-part", catalogue::encode(LOG, SHARD, 3, &entries())),
         ("log-file", log_file().encode()),
     ]
@@ -301,6 +310,7 @@ fn each_stored_structure_is_read() {
     assert_eq!(SegmentHeader::decode(&stored("segment-header")), Ok(segment_header()));
     assert_eq!(SegmentFooter::decode(&stored("segment-footer")), Ok(segment_footer()));
     assert_eq!(Manifest::decode(&stored("manifest")), Ok(manifest()));
+    assert_eq!(Manifest::decode(&stored("closed-manifest")), Ok(closed_manifest()));
     assert_eq!(catalogue::decode(&stored("catalogue-part"), LOG, SHARD, 3), Ok(entries()));
     assert_eq!(LogMeta::decode(&stored("log-file")), Ok(log_file()));
 }

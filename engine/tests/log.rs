@@ -485,3 +485,42 @@ fn a_read_only_file_system_is_refused_for_writing_and_can_be_read() {
 fn skipped(what: std::fmt::Arguments<'_>) {
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: {what}\n"));
 }
+
+#[test]
+fn a_log_that_was_closed_is_opened_without_a_scan_in_every_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    let format = Format { shards: Some(3), ..small().format };
+    let options = Options { format, ..small() };
+    let reading = || Options { recovery: RecoveryMode::ReadOnly, ..options.clone() };
+    let scanned = |log: &Log| -> Vec<(u64, bool)> {
+        let shards = &log.recovery_report().shards;
+        shards.iter().map(|shard| (shard.bytes_scanned, shard.clean)).collect()
+    };
+    // An empty log, and one in which only one shard has records.
+    Log::open(dir.path(), options.clone()).unwrap().close().unwrap();
+    for names in [&["a"][..], &["a", "b", "c", "d", "e", "f"]] {
+        for round in 0..3_u64 {
+            let log = Log::open(dir.path(), options.clone()).unwrap();
+            assert_eq!(scanned(&log), [(0, true); 3]);
+            for name in names {
+                let stream = log.stream(name).unwrap();
+                let before = stream.next_offset();
+                for at in 0..3 {
+                    let receipt = stream.append(format!("{name} {round} {at}").as_bytes()).unwrap();
+                    assert_eq!(receipt.wait().unwrap().offset.0, before.0 + at);
+                }
+            }
+            log.close().unwrap();
+            let log = Log::open(dir.path(), reading()).unwrap();
+            assert_eq!(scanned(&log), [(0, true); 3]);
+            for name in names {
+                let last = log.existing_stream(name).unwrap().read(..).unwrap().last();
+                assert_eq!(
+                    last.unwrap().unwrap().payload(),
+                    format!("{name} {round} 2").as_bytes()
+                );
+            }
+            assert!(ringlog::verify(dir.path(), &mut |_| {}).unwrap().sound);
+        }
+    }
+}

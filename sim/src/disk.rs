@@ -99,7 +99,9 @@ fn pass_on(world: &mut World, handle: u64, number: u64, op: Op) -> Vec<Slice> {
         Op::Rename { from, to } => name(world, NameOp::Rename { from, to }),
         Op::Remove { name: n } => name(world, NameOp::Remove { name: n }),
         Op::Replace { name: n, content } => name(world, NameOp::Replace { name: n, content }),
-        Op::Store { name: n, content } => name(world, NameOp::Store { name: n, content }),
+        Op::Store { name: n, content } => {
+            name(world, NameOp::Store { name: n, content: content.into_bytes() })
+        }
         Op::Load { name: n, limit_bytes } => name(world, NameOp::Load { name: n, limit_bytes }),
         Op::SyncDir => name(world, NameOp::SyncDir),
         Op::List => name(world, NameOp::List),

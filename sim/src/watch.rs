@@ -475,6 +475,9 @@ impl State {
             let file = self.files.entry(name_of(entry.segment)).or_insert(known);
             match entry.state {
                 SegmentState::Sealed { .. } => file.sealed = true,
+                SegmentState::Closed { so_far } => {
+                    file.high = file.high.max(4096 + so_far.end_lsn.0 - so_far.base_lsn.0);
+                }
                 SegmentState::Unsealed => {
                     let proven = manifest.proven_lsn.0.saturating_sub(end.0);
                     let taken = if std::mem::take(&mut first_unsealed) { proven } else { 0 };

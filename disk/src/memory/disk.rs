@@ -310,9 +310,17 @@ fn change_names(
     doing: &str,
 ) -> Result<(Done, Option<File>), DiskError> {
     let failed = |errno| DiskError::from_errno(errno, doing);
+    // What is to be made is made here.
+    let (op, stored) = match op {
+        Op::Store { name, content } => {
+            (Op::Store { name, content: Vec::new().into() }, content.into_bytes())
+        }
+        op => (op, Vec::new()),
+    };
     let more = match &op {
         Op::Create { bytes, .. } => Some(*bytes),
-        Op::Replace { content, .. } | Op::Store { content, .. } => Some(content.len() as u64),
+        Op::Replace { content, .. } => Some(content.len() as u64),
+        Op::Store { .. } => Some(stored.len() as u64),
         _ => None,
     };
     let room = more.map_or(Ok(()), |more| dir.device().demand_room(state, more, doing));
@@ -348,9 +356,9 @@ fn change_names(
             here.durable.clone_from(&here.names);
             Done::Named
         }
-        Op::Store { name, content } => {
+        Op::Store { name, .. } => {
             room?;
-            put_whole(here, name, &content, false, doing)?;
+            put_whole(here, name, &stored, false, doing)?;
             Done::Named
         }
         Op::Load { name, limit_bytes } => {

@@ -175,13 +175,13 @@ fn names_are_durable_with_their_directory() {
     rig.good(Op::Rename { from: name("kept"), to: name("renamed") });
     rig.good(Op::Remove { name: name("gone") });
     rig.create("new", 1);
-    rig.good(Op::Store { name: name("index"), content: vec![1; 5000] });
+    rig.good(Op::Store { name: name("index"), content: vec![1; 5000].into() });
     assert_eq!(rig.names(), ["index", "new", "renamed"]);
     rig.device.power_cut();
     let mut rig = Rig::on(rig.device);
     assert_eq!(rig.names(), ["gone", "kept"]);
     // A replacement brings its directory with it; what was only stored is empty then.
-    rig.good(Op::Store { name: name("index"), content: vec![1; 5000] });
+    rig.good(Op::Store { name: name("index"), content: vec![1; 5000].into() });
     rig.good(Op::Replace { name: name("manifest"), content: vec![2; 5000] });
     rig.device.power_cut();
     let mut rig = Rig::on(rig.device);
@@ -238,7 +238,7 @@ fn a_full_device_refuses_what_needs_room_and_nothing_else() {
     assert_eq!(rig.content("m"), [1; 200]);
     rig.device.set_capacity_bytes(None);
     rig.device.set_full(true);
-    assert_eq!(rig.kind(Op::Store { name: name("i"), content: vec![1] }), full);
+    assert_eq!(rig.kind(Op::Store { name: name("i"), content: vec![1].into() }), full);
     let create = || Op::Create { file: FileId(1), name: name("next"), bytes: UNIT };
     assert_eq!(rig.kind(create()), full);
     rig.good(rig.write(3, 1, Flush::Own));

@@ -23,6 +23,12 @@ pub enum SegmentState {
         /// Whether it has a footer.
         footer: bool,
     },
+    /// The segment that was open when the log was closed cleanly, at most one. The next life goes
+    /// on in it, and lists it as unsealed again before it writes.
+    Closed {
+        /// What it held then.
+        so_far: Sealed,
+    },
 }
 
 /// A listed segment.
@@ -64,7 +70,8 @@ pub struct Manifest {
     pub clean: bool,
     /// The number of the next segment to be prepared.
     pub next_segment: SegmentId,
-    /// Everything before this is in the catalogue.
+    /// Everything before this is in the catalogue: where the sealed segments end, or where the log
+    /// was closed cleanly last.
     pub catalogued_lsn: Lsn,
     /// Where the log begins: the end of the last segment that was trimmed; 0 if there was none.
     pub trimmed_lsn: Lsn,
@@ -79,6 +86,7 @@ pub struct Manifest {
 const MAGIC: [u8; 4] = *b"RLm1";
 const STATE_UNSEALED: u16 = 0;
 const STATE_SEALED: u16 = 1;
+const STATE_CLOSED: u16 = 2;
 
 impl Manifest {
     /// The largest manifest that is read: about a million segments.
@@ -117,12 +125,9 @@ impl Manifest {
                     out.extend_from_slice(&0_u16.to_le_bytes());
                 }
                 SegmentState::Sealed { sealed, footer } => {
-                    out.extend_from_slice(&STATE_SEALED.to_le_bytes());
-                    out.extend_from_slice(&u16::from(footer).to_le_bytes());
-                    let at = out.len();
-                    out.resize(at + SEALED_BYTES, 0);
-                    encode_sealed(&sealed, &mut out[at..]);
+                    put_sealed(&mut out, STATE_SEALED, u16::from(footer), &sealed);
                 }
+                SegmentState::Closed { so_far } => put_sealed(&mut out, STATE_CLOSED, 0, &so_far),
             }
         }
         wrap(MAGIC, &out)
@@ -181,6 +186,9 @@ impl Manifest {
                     sealed: decode_sealed(fields.take(SEALED_BYTES)?),
                     footer: flags & 1 == 1,
                 },
+                STATE_CLOSED => {
+                    SegmentState::Closed { so_far: decode_sealed(fields.take(SEALED_BYTES)?) }
+                }
                 _ => return None,
             };
             manifest.segments.push(ManifestSegment { segment, state });
@@ -206,6 +214,14 @@ impl Manifest {
                     }
                     end = sealed.end_lsn;
                 }
+                SegmentState::Closed { so_far } => {
+                    let joins = end == so_far.base_lsn && so_far.base_lsn < so_far.end_lsn;
+                    let is_end = self.clean && so_far.end_lsn == self.proven_lsn;
+                    if unsealed_seen || !joins || !is_end {
+                        return Refused::damaged("a manifest whose closed segment is not its end");
+                    }
+                    unsealed_seen = true;
+                }
             }
         }
         if self.life_lsn > self.proven_lsn && self.clean {
@@ -224,7 +240,29 @@ impl Manifest {
     fn last_sealed(&self) -> Option<Sealed> {
         self.segments.iter().rev().find_map(|entry| match entry.state {
             SegmentState::Sealed { sealed, .. } => Some(sealed),
-            SegmentState::Unsealed => None,
+            SegmentState::Unsealed | SegmentState::Closed { .. } => None,
         })
     }
+
+    /// The segment that was open when the log was closed cleanly, and what it held.
+    pub fn closed(&self) -> Option<(SegmentId, Sealed)> {
+        self.segments.iter().rev().find_map(|entry| match entry.state {
+            SegmentState::Closed { so_far } => Some((entry.segment, so_far)),
+            SegmentState::Unsealed | SegmentState::Sealed { .. } => None,
+        })
+    }
+
+    /// The segments that are not sealed, oldest first.
+    pub fn unsealed(&self) -> impl Iterator<Item = SegmentId> {
+        let sealed = |entry: &&ManifestSegment| matches!(entry.state, SegmentState::Sealed { .. });
+        self.segments.iter().skip_while(sealed).map(|entry| entry.segment)
+    }
+}
+
+fn put_sealed(out: &mut Vec<u8>, state: u16, flags: u16, sealed: &Sealed) {
+    out.extend_from_slice(&state.to_le_bytes());
+    out.extend_from_slice(&flags.to_le_bytes());
+    let at = out.len();
+    out.resize(at + SEALED_BYTES, 0);
+    encode_sealed(sealed, &mut out[at..]);
 }

@@ -5,12 +5,14 @@
 //! about the log: what is found through it is checked as if it had been found by walking.
 
 mod postings;
+mod restore;
 
 use crate::format;
 use crate::format::segment::Sealed;
 use crate::ids::{LogId, SegmentId};
 
-pub(crate) use postings::{Posting, Postings, Snapshot, TimePoint};
+pub(crate) use postings::{Posting, Postings, Snapshot};
+pub(crate) use restore::{file_bytes_max, restore};
 
 /// The index file of a segment: `snapshot` is of exactly the batches that `covers` tells of. `None`
 /// where it cannot be written down; readers then make it anew when they need it.

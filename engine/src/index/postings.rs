@@ -72,6 +72,18 @@ impl Postings {
         inner.end_block = block + blocks;
     }
 
+    /// Where the last batch begins and how many blocks it has, if anything was noted. Behind the
+    /// last batch with records lie only watermarks, of one block each.
+    pub(crate) fn last_batch(&self) -> Option<(u32, u32)> {
+        let inner = self.lock();
+        let last = inner.last.last().or_else(|| inner.full.last().and_then(|full| full.last()));
+        let of_records = last.filter(|last| last.block + last.blocks >= inner.end_block);
+        match of_records {
+            Some(last) => Some((last.block, last.blocks)),
+            None => inner.end_block.checked_sub(1).map(|block| (block, 1)),
+        }
+    }
+
     /// What is there now. Cost: a copy of at most 4096 postings.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let inner = self.lock();

@@ -17,7 +17,7 @@ use super::record::{Record, RecordRef};
 use crate::error::{Corruption, OpenError, ReadError};
 use crate::format::batch::{BatchHeader, BatchKind, FrameKind, FrameRef, HeaderSeed, check_stream};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::ids::{Lsn, Offset, SegmentId, StreamId};
+use crate::ids::{Epoch, Lsn, Offset, SegmentId, StreamId};
 use crate::index::Posting;
 use crate::limits::BLOCK_BYTES;
 use crate::names;
@@ -95,6 +95,8 @@ pub(crate) struct Walk {
     pub(super) from_memory: bool,
     pub(super) at: Lsn,
     chain: Option<u32>,
+    /// The life of the last good batch: what lies behind it is of the same or a later one.
+    epoch: Epoch,
     open: Option<Open>,
     batch: Batch,
     jump: Jump,
@@ -122,6 +124,7 @@ impl Walk {
             from_memory: false,
             at,
             chain: None,
+            epoch: Epoch(0),
             open: None,
             batch: Batch {
                 bytes: Bytes::Nowhere,
@@ -360,6 +363,7 @@ impl Walk {
         batch.lsn = header.lsn;
         batch.timestamp_ns = header.timestamp_ns;
         self.chain = Some(chain);
+        self.epoch = header.epoch;
         self.at = header.end();
     }
 
@@ -423,6 +427,10 @@ impl Walk {
             false => open.window.get(disk, file_offset, BLOCK_BYTES)?,
         };
         let (header, chain) = match BatchHeader::decode(block, seed, self.at) {
+            Ok((header, _)) if header.epoch < self.epoch => {
+                let what = "a batch of an older life than the one before it".to_owned();
+                return Ok(Err((file_offset, what)));
+            }
             Ok((header, chain)) if self.chain.is_none_or(|before| before == header.previous) => {
                 (header, chain)
             }
@@ -600,7 +608,9 @@ impl Walk {
             self.at = Lsn(self.at.0 + BLOCK_BYTES as u64);
             let offset = SEGMENT_HEADER_BYTES + (self.at.0 - base);
             let block = open.window.get(kit.disk.as_mut(), offset, BLOCK_BYTES)?;
-            if BatchHeader::decode(block, seed, self.at).is_ok() {
+            // What lives before this one have left behind their end is no part of the log.
+            let goes_on = |header: &BatchHeader| header.epoch >= self.epoch;
+            if BatchHeader::decode(block, seed, self.at).is_ok_and(|(header, _)| goes_on(&header)) {
                 break;
             }
         }
@@ -653,7 +663,7 @@ impl Walk {
         let bytes = posting.blocks as usize * BLOCK_BYTES;
         let id = open.segment.segment;
         self.at = Lsn(open.segment.base_lsn.0 + u64::from(posting.block) * BLOCK_BYTES as u64);
-        self.chain = None;
+        (self.chain, self.epoch) = (None, Epoch(0));
         let at = self.at;
         match self.read_batch(bytes)? {
             Ok(()) => Ok(true),
@@ -678,6 +688,7 @@ impl Walk {
         let base = open.segment.base_lsn;
         let bound = std::mem::replace(&mut self.bound, end);
         (self.at, self.chain) = (base, Some(open.segment.chain_before));
+        self.epoch = Epoch(0);
         while self.at < end && self.open.is_some() {
             self.batch.frames.clear();
             let before = self.at;

@@ -1,16 +1,19 @@
 //! From what is on disk to a log that can go on.
 //!
 //! Straight-line code over a [`Disk`], one operation or one window of reads at a time; no clock,
-//! no thread. Only segments that are not sealed are read. Three steps:
+//! no thread. Only segments that are not sealed are read, and after a clean close none. Three
+//! steps:
 //!
 //! 1. [`load`]: the manifest and the catalogue;
-//! 2. [`tail::scan`]: where the log ends, what of it is proven durable, what is damaged;
+//! 2. [`tail::scan`]: where the log ends, what of it is proven durable, what is damaged; after a
+//!    clean close the manifest and the index of the open segment say so ([`closed`]);
 //! 3. [`resume::resume`] (writing only): the epoch is raised, what is not proven durable is written
 //!    again, and the shard gets its start.
 //!
 //! Commit points: the manifest that raises the epoch, and the manifest that lists the rewritten
 //! segments. A crash at any place leaves a state from which the same steps come to the same log.
 
+mod closed;
 pub(crate) mod rebuild;
 pub(crate) mod resume;
 pub(crate) mod table;

@@ -17,7 +17,7 @@ use crate::names;
 use crate::shard::Streams;
 use crate::window::Window;
 
-/// Reads every sealed segment. Cost: the whole log.
+/// Reads every segment whose end is known. Cost: the whole log.
 ///
 /// # Errors
 /// Of the disk, but for segments that cannot be opened or read: those are passed over.
@@ -29,7 +29,9 @@ pub(crate) fn streams(
 ) -> Result<Streams, OpenError> {
     let mut streams = Streams::default();
     for entry in &manifest.segments {
-        if let SegmentState::Sealed { sealed, .. } = entry.state {
+        if let SegmentState::Sealed { sealed, .. } | SegmentState::Closed { so_far: sealed } =
+            entry.state
+        {
             segment(disk, identity, (entry.segment, sealed), pool, &mut streams)?;
         }
     }

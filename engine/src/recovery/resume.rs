@@ -16,6 +16,7 @@ use crate::format::catalogue::{self, CatalogueEntry};
 use crate::format::manifest::{CataloguePart, Manifest, ManifestSegment, SegmentState};
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed, SegmentHeader};
 use crate::ids::{Epoch, Lsn, SegmentId};
+use crate::index;
 use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
 use crate::names;
 use crate::shard::{OpenSegment, SegmentRef, Start, Streams};
@@ -67,6 +68,7 @@ impl Resume<'_> {
         }
         let end = parts.last().map_or(proven, |part| part.so_far.end_lsn);
         self.swap_in(&parts, &entries, proven, end)?;
+        self.store_indexes(&parts);
         let open = match parts.last() {
             Some(part) => Some(self.open_for_writing(part)?),
             None => None,
@@ -119,7 +121,7 @@ impl Resume<'_> {
                 unsealed.push(entry.segment);
             }
         }
-        list.retain(|entry| entry.state != SegmentState::Unsealed);
+        list.retain(|entry| matches!(entry.state, SegmentState::Sealed { .. }));
         let last = parts.len().saturating_sub(1);
         for (at, part) in parts.iter().enumerate() {
             let state = match at == last {
@@ -141,6 +143,19 @@ impl Resume<'_> {
         self.manifest.clean = false;
         self.replace_manifest()?;
         Ok(())
+    }
+
+    /// Stores the indexes of what is sealed now. Where that fails, readers make do without.
+    fn store_indexes(&mut self, parts: &[Part]) {
+        let Some((_, sealed)) = parts.split_last() else { return };
+        let Identity { log, shard, .. } = self.identity;
+        for Part { segment, so_far, postings } in sealed {
+            let index = index::encode(log, shard, *segment, so_far, &postings.snapshot());
+            let name = names::index(*segment);
+            if let Some(index) = index {
+                let _ = ask(self.disk, Op::Store { name, content: index.into() });
+            }
+        }
     }
 
     /// Whether an empty listed segment can be written as it is. Where it cannot, nothing is lost by
@@ -366,11 +381,15 @@ impl Resume<'_> {
     /// Removes what no manifest lists; whole segment files are kept as spares.
     fn clean_up(&mut self) -> Result<Vec<SegmentId>, DiskError> {
         let mut spares = Vec::new();
+        let segments = &self.manifest.segments;
+        let is_listed = |segment: SegmentId| {
+            segments.binary_search_by_key(&segment, |entry| entry.segment).is_ok()
+        };
         for file in list_files(self.disk)? {
             let keep = match names::kind(&file.name) {
                 names::Kind::Manifest => true,
                 names::Kind::Segment(segment) => {
-                    let listed = self.manifest.segments.iter().any(|e| e.segment == segment);
+                    let listed = is_listed(segment);
                     let spare = !listed
                         && file.bytes == self.identity.segment_bytes
                         && segment < self.manifest.next_segment
@@ -380,12 +399,10 @@ impl Resume<'_> {
                     }
                     listed || spare
                 }
-                names::Kind::Index(segment) => {
-                    self.manifest.segments.iter().any(|entry| entry.segment == segment)
-                }
                 names::Kind::Catalogue(number) => {
                     self.manifest.catalogue.iter().any(|part| part.number == number)
                 }
+                names::Kind::Index(segment) => is_listed(segment),
                 names::Kind::Other => !file.name.as_str().ends_with(".tmp"),
             };
             if !keep {
@@ -406,7 +423,7 @@ pub(crate) fn segment_refs(manifest: &Manifest, open: &[Part]) -> Vec<Arc<Segmen
             let _ = known.sealed.set(sealed); // it is new: nothing was set before
             Some(known)
         }
-        SegmentState::Unsealed => None,
+        SegmentState::Unsealed | SegmentState::Closed { .. } => None,
     });
     let open = open.iter().map(|part| {
         let (base, chain) = (part.so_far.base_lsn, part.so_far.chain_before);

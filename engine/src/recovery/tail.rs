@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringlog_disk::{BlockPool, Disk, DiskErrorKind, Done, FileId, Op};
 
 use super::table::{Decision, Found, NextSegment, Proof, decide};
-use super::{Effects, Identity, ask, read_effects};
+use super::{Effects, Identity, ask, closed, read_effects};
 use crate::error::{Corruption, OpenError};
 use crate::format::Refused;
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, HeaderSeed};
@@ -166,7 +166,12 @@ pub(crate) fn scan(
         told_durable: manifest.proven_lsn.max(start),
         behind: 0,
     };
-    scan.segments()?;
+    match closed::part(scan.disk, identity, manifest, pool)? {
+        Some(part) => scan.take_closed(part),
+        // Nothing was open when the log was closed.
+        None if manifest.clean && manifest.proven_lsn == start => {}
+        None => scan.segments()?,
+    }
     scan.prove();
     scan.tail.told_durable = scan.told_durable;
     if scan.tail.corruption.is_none() {
@@ -181,6 +186,7 @@ fn last_sealed_ns(manifest: &Manifest) -> u64 {
         .iter()
         .filter_map(|entry| match entry.state {
             SegmentState::Sealed { sealed, .. } => Some(sealed.last_ns),
+            SegmentState::Closed { so_far } => Some(so_far.last_ns),
             SegmentState::Unsealed => None,
         })
         .max()
@@ -188,14 +194,17 @@ fn last_sealed_ns(manifest: &Manifest) -> u64 {
 }
 
 impl Scan<'_> {
+    /// The log ends where the manifest of a clean close says.
+    fn take_closed(&mut self, part: Part) {
+        self.chain = part.so_far.chain_end;
+        self.tail.end = part.so_far.end_lsn;
+        self.tail.proven = part.so_far.end_lsn;
+        self.tail.proven_chain = part.so_far.chain_end;
+        self.tail.proven_parts.push(part);
+    }
+
     fn segments(&mut self) -> Result<(), OpenError> {
-        let unsealed: Vec<SegmentId> = self
-            .manifest
-            .segments
-            .iter()
-            .filter(|entry| entry.state == SegmentState::Unsealed)
-            .map(|entry| entry.segment)
-            .collect();
+        let unsealed: Vec<SegmentId> = self.manifest.unsealed().collect();
         for (at, segment) in unsealed.iter().copied().enumerate() {
             let base = self.tail.end;
             self.tail.behind = vec![(segment, base)];

@@ -224,6 +224,8 @@ pub struct ShardCounts {
     pub recycled: u64,
     /// Times that everything was written out at once because memory ran low.
     pub pressure_flushes: u64,
+    /// Indexes that could not be stored: readers make do without them.
+    pub index_failures: u64,
     /// When the last flush completed, in nanoseconds since 1970.
     pub last_flush_ns: u64,
 }

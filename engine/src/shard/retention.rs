@@ -144,7 +144,7 @@ pub(super) fn too_many_files(config: &ShardConfig, files: usize) -> bool {
 fn sealed(manifest: &Manifest) -> impl Iterator<Item = (SegmentId, Sealed)> {
     manifest.segments.iter().filter_map(|entry| match entry.state {
         SegmentState::Sealed { sealed, .. } => Some((entry.segment, sealed)),
-        SegmentState::Unsealed => None,
+        SegmentState::Unsealed | SegmentState::Closed { .. } => None,
     })
 }
 

@@ -3,18 +3,24 @@
 //! ```text
 //!   (new file | spare) --header, flush, names, manifest--> ready --first batch--> open
 //!   open --full or asked--> sealing --data flushed, footer, flush, catalogue, manifest--> sealed
-//!   sealed --trim: manifest--> retired --no reader left--> spare, or removed
+//!   sealed --index stored--> indexed
+//!   sealed --trim: manifest--> retired --no reader left--> spare, or removed; index removed
+//!   open --close: index stored, catalogue, manifest--> closed (the next life goes on in it)
 //! ```
 //!
 //! Everything here happens beside the way of a record. One job runs at a time, one operation of
 //! it is in flight at a time. Commit points: a segment exists once the manifest that lists it is
 //! durable, is sealed once the manifest says so, and is gone once a manifest without it is durable.
 //! Opening the next segment needs no operation at all.
+//!
+//! The index of a segment is derived: that it cannot be stored is counted, and harms nothing. A
+//! reader sees a segment as sealed before its postings are dropped, and these only once its index
+//! is stored, or could not be.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ringlog_disk::{DiskError, Done, FileId, Flush, Op, Slice, Tag};
+use ringlog_disk::{Content, DiskError, Done, FileId, Flush, Op, Slice, Tag};
 
 use super::reclaim::Look;
 use super::retention::{self, Reason, Wanted};
@@ -25,7 +31,7 @@ use crate::format::segment::{
     SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed, SegmentFooter, SegmentHeader,
 };
 use crate::ids::{Lsn, SegmentId};
-use crate::index::Postings;
+use crate::index::{self, Postings};
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 
@@ -64,7 +70,12 @@ enum JobKind {
     Remove {
         segment: SegmentId,
     },
-    Close,
+    RemoveIndex {
+        segment: SegmentId,
+    },
+    Close {
+        entries: Vec<CatalogueEntry>,
+    },
 }
 
 struct Job {
@@ -99,6 +110,8 @@ pub(super) struct Rotation {
     sealed_to: Lsn,
     spares: Vec<SegmentId>,
     retired: Vec<Arc<SegmentRef>>,
+    /// Segments that are gone, whose index may still be there.
+    stale_indexes: Vec<SegmentId>,
     files: Vec<(SegmentId, FileId)>,
     job: Option<Job>,
     disk_full: bool,
@@ -126,6 +139,7 @@ impl Rotation {
             sealing: VecDeque::new(),
             spares,
             retired: Vec::new(),
+            stale_indexes: Vec::new(),
             files,
             job: None,
             disk_full: false,
@@ -338,6 +352,9 @@ impl Shard {
         self.recycle();
         let waited_for = !self.pending.is_empty();
         let rotation = &mut self.rotation;
+        if let Some(segment) = rotation.stale_indexes.pop() {
+            return start(JobKind::RemoveIndex { segment });
+        }
         let files =
             rotation.manifest.segments.len() + rotation.spares.len() + rotation.retired.len();
         let too_many = retention::too_many_files(&self.config, files);
@@ -354,7 +371,7 @@ impl Shard {
         }
         let quiet = self.pending.is_empty() && self.durable == self.staged;
         if self.rotation.closing == Closing::Wanted && quiet && self.rotation.sealing.is_empty() {
-            return start(JobKind::Close);
+            return start(JobKind::Close { entries: self.streams.take_changes() });
         }
         None
     }
@@ -362,12 +379,13 @@ impl Shard {
     /// Retired segments that no reader holds any more become spares.
     fn recycle(&mut self) {
         let rotation = &mut self.rotation;
-        let spares = &mut rotation.spares;
+        let (spares, stale_indexes) = (&mut rotation.spares, &mut rotation.stale_indexes);
         let before = spares.len();
         rotation.retired.retain(|segment| {
             let held = Arc::strong_count(segment) > 1;
             if !held {
                 spares.push(segment.segment);
+                stale_indexes.push(segment.segment);
             }
             held
         });
@@ -427,18 +445,21 @@ impl Shard {
                 let offset = SEGMENT_HEADER_BYTES + (so_far.end_lsn.0 - so_far.base_lsn.0);
                 Op::Write { file, offset, data, flush: Flush::File }
             }
-            (JobKind::Seal { sealing, .. }, 1) if sealing.entries.is_empty() => return Step::Skip,
-            (JobKind::Seal { sealing, .. }, 1) => {
-                let number = self.next_part();
-                let content =
-                    catalogue::encode(self.config.log, self.config.shard, number, &sealing.entries);
+            (JobKind::Seal { sealing: Sealing { entries, .. }, .. }, 1)
+            | (JobKind::Close { entries }, 1) => {
+                if entries.is_empty() {
+                    return Step::Skip;
+                }
+                let (log, shard, number) = (self.config.log, self.config.shard, self.next_part());
+                let content = catalogue::encode(log, shard, number, entries);
                 Op::Replace { name: names::catalogue(number), content }
             }
             (JobKind::Seal { sealing, obsolete }, 2) => {
                 self.list_sealed(sealing, obsolete);
                 self.replace_manifest()
             }
-            (JobKind::Seal { sealing, .. }, 3) => Op::Close { file: sealing.open.file },
+            (JobKind::Seal { sealing, .. }, STORE_SEALED) => self.store_index(&sealing.open),
+            (JobKind::Seal { sealing, .. }, 4) => Op::Close { file: sealing.open.file },
             (JobKind::Seal { obsolete, .. }, _) => match obsolete.pop() {
                 Some(number) => Op::Remove { name: names::catalogue(number) },
                 None => return Step::Finished,
@@ -472,13 +493,30 @@ impl Shard {
                 }
             },
             (JobKind::Remove { segment }, 0) => Op::Remove { name: names::segment(*segment) },
-            (JobKind::Close, 0) => {
-                self.rotation.manifest.clean = true;
+            (JobKind::RemoveIndex { segment }, 0) => Op::Remove { name: names::index(*segment) },
+            (JobKind::Close { .. }, STORE_CLOSED) => match &self.rotation.open {
+                Some(open) if open.so_far.base_lsn < open.so_far.end_lsn => self.store_index(open),
+                _ => return Step::Skip,
+            },
+            (JobKind::Close { entries }, 2) => {
+                self.list_closed(entries);
                 self.replace_manifest()
             }
             _ => return Step::Finished,
         };
         Step::Do(Box::new(op))
+    }
+
+    /// Stores where the records lie in a segment, as far as it goes. The making is left to whoever
+    /// carries it out.
+    fn store_index(&self, open: &OpenSegment) -> Op {
+        let (log, shard) = (self.config.log, self.config.shard);
+        let (segment, so_far, snapshot) = (open.segment, open.so_far, open.postings.snapshot());
+        let content = Content::made_by(move || {
+            // Empty where it cannot be written down: no index, and none is believed.
+            index::encode(log, shard, segment, &so_far, &snapshot).unwrap_or_default()
+        });
+        Op::Store { name: names::index(segment), content }
     }
 
     fn next_part(&self) -> u64 {
@@ -497,7 +535,6 @@ impl Shard {
     /// same as once.
     fn list_sealed(&mut self, sealing: &Sealing, obsolete: &mut Vec<u64>) {
         let so_far = sealing.open.so_far;
-        let number = self.next_part();
         let manifest = &mut self.rotation.manifest;
         let state = SegmentState::Sealed { sealed: so_far, footer: true };
         let Some(entry) =
@@ -509,19 +546,45 @@ impl Shard {
             return;
         }
         entry.state = state;
+        let part = self.part_of(&sealing.entries);
+        let manifest = &mut self.rotation.manifest;
         manifest.catalogued_lsn = so_far.end_lsn;
-        if sealing.entries.is_empty() {
-            return;
-        }
-        let file = catalogue::encode(self.config.log, self.config.shard, number, &sealing.entries);
-        if sealing.whole {
+        if sealing.whole && part.is_some() {
             obsolete.extend(manifest.catalogue.drain(..).map(|part| part.number));
         }
-        manifest.catalogue.push(CataloguePart {
-            number,
-            bytes: file.len() as u64,
-            crc: crc32fast::hash(&file),
-        });
+        manifest.catalogue.extend(part);
+    }
+
+    /// Lists the open segment with what it holds, and the last part of the catalogue. Doing it
+    /// twice is the same as once.
+    fn list_closed(&mut self, entries: &[CatalogueEntry]) {
+        if self.rotation.manifest.clean {
+            return;
+        }
+        let part = self.part_of(entries);
+        let Rotation { manifest, open, .. } = &mut self.rotation;
+        manifest.clean = true;
+        manifest.catalogued_lsn = self.durable;
+        manifest.catalogue.extend(part);
+        let Some(open) = open.as_ref().filter(|open| open.so_far.base_lsn < open.so_far.end_lsn)
+        else {
+            return;
+        };
+        for entry in &mut manifest.segments {
+            if entry.segment == open.segment {
+                entry.state = SegmentState::Closed { so_far: open.so_far };
+            }
+        }
+    }
+
+    /// How the next part of the catalogue is listed; `None` when there is nothing in it.
+    fn part_of(&self, entries: &[CatalogueEntry]) -> Option<CataloguePart> {
+        if entries.is_empty() {
+            return None;
+        }
+        let number = self.next_part();
+        let file = catalogue::encode(self.config.log, self.config.shard, number, entries);
+        Some(CataloguePart { number, bytes: file.len() as u64, crc: crc32fast::hash(&file) })
     }
 
     pub(super) fn job_op_completed(&mut self, result: Result<Done, DiskError>, now: Time) {
@@ -536,6 +599,10 @@ impl Shard {
         match result {
             Ok(_) => {
                 self.rotation.disk_full = self.rotation.prepare_at.is_some();
+                self.step_done(job);
+            }
+            Err(_) if job.stores_index() => {
+                self.counts.index_failures += 1;
                 self.step_done(job);
             }
             Err(error) if Self::is_full(&error) && job.may_wait_for_room() => {
@@ -558,8 +625,8 @@ impl Shard {
                 // (Under a new number: the rename may have happened.)
                 JobKind::Prepare { spare: Some(_), .. } if job.step <= 1 => {}
                 // What cannot be removed is left; the next open tries again.
-                JobKind::Remove { .. } => {}
-                JobKind::Seal { .. } if job.step > 3 => self.rotation.job = Some(job),
+                JobKind::Remove { .. } | JobKind::RemoveIndex { .. } => {}
+                JobKind::Seal { .. } if job.step > 4 => self.rotation.job = Some(job),
                 _ => self.fail(error),
             },
         }
@@ -574,11 +641,17 @@ impl Shard {
                 return;
             }
             (JobKind::Seal { sealing, .. }, 2) => {
-                self.rotation.sealed_to = sealing.open.so_far.end_lsn;
+                let OpenSegment { segment, so_far, .. } = sealing.open;
+                self.rotation.sealed_to = so_far.end_lsn;
+                let known = self.segments.iter().rev().find(|known| known.segment == segment);
+                if let Some(known) = known {
+                    let _ = known.sealed.set(so_far); // it is sealed once
+                }
                 self.keeper.segments_changed();
                 self.reclaimer.note();
             }
-            (JobKind::Seal { sealing, .. }, 3) => {
+            (JobKind::Seal { sealing, .. }, STORE_SEALED) => sealing.open.postings.clear(),
+            (JobKind::Seal { sealing, .. }, 4) => {
                 let segment = sealing.open.segment;
                 self.rotation.files.retain(|(id, _)| *id != segment);
             }
@@ -593,7 +666,7 @@ impl Shard {
                 self.rotation.retired.extend(gone);
                 return;
             }
-            (JobKind::Close, 0) => {
+            (JobKind::Close { .. }, 2) => {
                 self.rotation.closing = Closing::Done;
                 return;
             }
@@ -606,6 +679,10 @@ impl Shard {
 
 /// Files kept for recycling, at most; more are removed.
 const SPARES_MAX: usize = 4;
+/// The step of sealing that stores the index.
+const STORE_SEALED: u8 = 3;
+/// The step of closing that does.
+const STORE_CLOSED: u8 = 0;
 
 impl Job {
     /// Whether a full disk stops this operation without anything being lost: only names are, not
@@ -614,9 +691,16 @@ impl Job {
         match &self.kind {
             JobKind::Prepare { .. } => self.step != 2,
             JobKind::Seal { .. } => self.step != 0,
-            JobKind::Trim { .. } | JobKind::Look(_) | JobKind::Close | JobKind::Remove { .. } => {
-                true
-            }
+            JobKind::Trim { .. } | JobKind::Look(_) | JobKind::Close { .. } => true,
+            JobKind::Remove { .. } | JobKind::RemoveIndex { .. } => true,
+        }
+    }
+
+    fn stores_index(&self) -> bool {
+        match &self.kind {
+            JobKind::Seal { .. } => self.step == STORE_SEALED,
+            JobKind::Close { .. } => self.step == STORE_CLOSED,
+            _ => false,
         }
     }
 }

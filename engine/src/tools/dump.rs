@@ -136,7 +136,7 @@ impl ShardDump<'_> {
         for entry in &manifest.segments {
             meter.expect(match entry.state {
                 SegmentState::Sealed { sealed, .. } => sealed.end_lsn.0 - sealed.base_lsn.0,
-                SegmentState::Unsealed => 0,
+                SegmentState::Unsealed | SegmentState::Closed { .. } => 0,
             });
         }
         for entry in &manifest.segments {

@@ -241,6 +241,7 @@ fn segments(
         let open = tail.proven_parts.iter().find(|part| part.segment == entry.segment);
         let (state, held) = match (entry.state, open) {
             (SegmentState::Sealed { sealed, .. }, _) => (SegmentLife::Sealed, Some(sealed)),
+            (SegmentState::Closed { so_far }, _) => (SegmentLife::Open, Some(so_far)),
             (SegmentState::Unsealed, Some(part)) => (SegmentLife::Open, Some(part.so_far)),
             (SegmentState::Unsealed, None) => (SegmentLife::Prepared, None),
         };

@@ -6,12 +6,12 @@
 use super::walk::{Hole, Item, Stretch};
 use super::{Meter, ShardFiles};
 use crate::error::OpenError;
-use crate::format::manifest::{Manifest, SegmentState};
+use crate::format::manifest::Manifest;
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::ids::{Lsn, SegmentId};
 use crate::recovery::tail::Tail;
 
-/// An unsealed segment.
+/// A segment that is not sealed.
 pub(super) struct Unsealed {
     pub(super) segment: SegmentId,
     /// What is wrong with its file or its header.
@@ -43,7 +43,12 @@ pub(super) fn walk_unsealed(
         let full = Lsn(base.0.saturating_add(room));
         let next = bases[at + 1..].iter().flatten().min().copied().unwrap_or(full);
         let chain = before.filter(|(end, _)| *end == base).map(|(_, chain)| chain);
-        let stretch = Stretch { base, end: next.min(full), chain, chain_end: None };
+        let mut stretch = Stretch { base, end: next.min(full), chain, chain_end: None };
+        if let Some((closed, so_far)) = manifest.closed()
+            && closed == unsealed.segment
+        {
+            stretch = Stretch { end: so_far.end_lsn, chain_end: Some(so_far.chain_end), ..stretch };
+        }
         let Ok(mut file) = files.segment(unsealed.segment)? else {
             unsealed.items = vec![Item::Hole(Hole::whole(base, stretch.end))];
             continue;
@@ -70,12 +75,9 @@ pub(super) fn walk_unsealed(
 fn place(files: &mut ShardFiles, manifest: &Manifest) -> Result<Vec<Unsealed>, OpenError> {
     let mut all = Vec::new();
     let (sealed_end, _) = manifest.sealed_end();
-    for entry in &manifest.segments {
-        if entry.state != SegmentState::Unsealed {
-            continue;
-        }
+    for segment in manifest.unsealed() {
         let is_first = all.is_empty();
-        let (wrong, base) = match files.segment(entry.segment)? {
+        let (wrong, base) = match files.segment(segment)? {
             Ok(mut file) => {
                 let wrong = file.check_header()?;
                 let base = match is_first {
@@ -87,7 +89,7 @@ fn place(files: &mut ShardFiles, manifest: &Manifest) -> Result<Vec<Unsealed>, O
             }
             Err(what) => (Some(what), is_first.then_some(sealed_end)),
         };
-        all.push(Unsealed { segment: entry.segment, wrong, base, items: Vec::new() });
+        all.push(Unsealed { segment, wrong, base, items: Vec::new() });
     }
     Ok(all)
 }

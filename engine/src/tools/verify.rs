@@ -100,6 +100,10 @@ pub(super) struct ShardCheck<'a, 'm> {
     report: &'a mut VerifyReport,
     meter: &'a mut Meter<'m>,
     ledger: Ledger,
+    /// Where the catalogue stands, until the walk gets there.
+    catalogued: Option<Lsn>,
+    /// What the catalogue says, if it is whole.
+    catalogue: Option<Catalogue>,
 }
 
 impl<'a, 'm> ShardCheck<'a, 'm> {
@@ -109,7 +113,8 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         report: &'a mut VerifyReport,
         meter: &'a mut Meter<'m>,
     ) -> Result<(), OpenError> {
-        Self { files, report, meter, ledger: Ledger::default() }.check()
+        let ledger = Ledger::default();
+        Self { files, report, meter, ledger, catalogued: None, catalogue: None }.check()
     }
 
     fn check(&mut self) -> Result<(), OpenError> {
@@ -117,18 +122,22 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         self.ledger = Ledger::new(manifest.trimmed_lsn > Lsn(0));
         self.report.segments += manifest.segments.len() as u64;
         self.expect(&manifest);
-        let catalogue = self.catalogue(&manifest)?;
+        self.catalogue = self.catalogue(&manifest)?;
         for entry in &manifest.segments {
             if let SegmentState::Sealed { sealed, footer } = entry.state {
                 self.sealed(entry.segment, &sealed, footer)?;
             }
         }
-        if let Some(catalogue) = &catalogue {
-            self.check_catalogue(&manifest, catalogue);
+        match manifest.catalogued_lsn >= manifest.sealed_end().0 {
+            true => self.catalogued = Some(manifest.catalogued_lsn),
+            false => {
+                let what = "the catalogue ends before the sealed segments end";
+                self.damage(None, 0, Some(manifest.catalogued_lsn), what);
+            }
         }
         self.unsealed(&manifest, &tail)?;
-        if let Some(catalogue) = &catalogue {
-            self.check_names(catalogue);
+        if let Some(catalogue) = self.catalogue.take() {
+            self.check_names(&catalogue);
         }
         self.unlisted(&manifest)
     }
@@ -176,7 +185,9 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
     fn expect(&mut self, manifest: &Manifest) {
         for entry in &manifest.segments {
             self.meter.expect(match entry.state {
-                SegmentState::Sealed { sealed, .. } => sealed.end_lsn.0 - sealed.base_lsn.0,
+                SegmentState::Sealed { sealed, .. } | SegmentState::Closed { so_far: sealed } => {
+                    sealed.end_lsn.0 - sealed.base_lsn.0
+                }
                 SegmentState::Unsealed => self.files.identity.segment_bytes,
             });
         }
@@ -322,6 +333,7 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
     /// Counts what was found along a segment, and keeps the damage.
     fn take(&mut self, segment: SegmentId, items: &[Item]) {
         for item in items {
+            self.reach(item.from());
             match item {
                 Item::Batch(batch) => self.take_batch(segment, batch, items),
                 Item::Hole(hole) => {
@@ -349,13 +361,20 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         }
     }
 
-    /// Where the sealed segments end, each stream must be where the catalogue says.
-    fn check_catalogue(&mut self, manifest: &Manifest, catalogue: &Catalogue) {
-        if manifest.catalogued_lsn != manifest.sealed_end().0 {
-            let what = "the catalogue does not end where the sealed segments end";
-            self.damage(None, 0, Some(manifest.catalogued_lsn), what);
+    /// The walk is at `lsn`. Where the catalogue stands, each stream must be where it says: that is
+    /// where the sealed segments end, or where the log was closed cleanly last.
+    fn reach(&mut self, lsn: Lsn) {
+        if self.catalogued.is_none_or(|at| lsn < at) {
             return;
         }
+        self.catalogued = None;
+        if let Some(catalogue) = self.catalogue.take() {
+            self.check_catalogue(&catalogue);
+            self.catalogue = Some(catalogue);
+        }
+    }
+
+    fn check_catalogue(&mut self, catalogue: &Catalogue) {
         let seen: Vec<StreamId> = self.ledger.streams.keys().copied().collect();
         for stream in seen {
             let next = catalogue.get(&stream).map_or(Offset(0), |known| known.next);
@@ -408,7 +427,14 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
                 continue;
             }
             self.take(segment, &unsealed.items);
+            if let Some((closed, so_far)) = manifest.closed()
+                && closed == segment
+                && !holes
+            {
+                self.check_sums(segment, &so_far, &unsealed.items);
+            }
         }
+        self.reach(Lsn(u64::MAX));
         self.tell_end(tail);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Reading everything back, and damaging what is stored.
 
 use ringlog::format::batch::{BatchHeader, HeaderSeed};
-use ringlog::format::manifest::{Manifest, SegmentState};
+use ringlog::format::manifest::Manifest;
 use ringlog::testing::{DrivenShard, ShardIdentity};
 use ringlog::{Lsn, ReadError};
 
@@ -42,9 +42,9 @@ pub(super) fn proven_lsn(world: &SimWorld, identity: &ShardIdentity) -> u64 {
     }
     let Ok(manifest) = Manifest::decode(&world.read("manifest")) else { return 0 };
     let mut proven = manifest.proven_lsn.max(manifest.sealed_end().0);
-    for entry in manifest.segments.iter().filter(|e| e.state == SegmentState::Unsealed) {
-        let seed = HeaderSeed::new(identity.log, identity.shard, entry.segment);
-        for block in world.read(&format!("{:016x}.seg", entry.segment.0)).chunks(4096) {
+    for segment in manifest.unsealed() {
+        let seed = HeaderSeed::new(identity.log, identity.shard, segment);
+        for block in world.read(&format!("{:016x}.seg", segment.0)).chunks(4096) {
             let lsn = block.get(8..16).and_then(|bytes| bytes.try_into().ok());
             let lsn = Lsn(lsn.map_or(0, u64::from_le_bytes));
             if let Ok((header, _)) = BatchHeader::decode(block, seed, lsn) {

@@ -4,7 +4,7 @@ use ringlog::format::batch::{BATCH_HEADER_BYTES, BatchHeader, HeaderSeed};
 use ringlog::format::manifest::Manifest;
 use ringlog::{Durability, Epoch, Lsn, OpenError, Request, SegmentId, SyncPolicy};
 use ringlog_sim::watch::{Content, Seen};
-use ringlog_sim::{Crash, Moment, SimWorld};
+use ringlog_sim::{Crash, Moment, SimDisk, SimWorld};
 
 use crate::common::{IDENTITY, MS, Running, open, options, try_open, world};
 
@@ -185,6 +185,40 @@ fn frames_of_an_older_life_do_not_come_back() {
     assert_eq!(open(&world, SyncPolicy::EveryCommit).read(), [b"kept", b"new1"]);
 }
 
+#[test]
+fn a_reader_that_goes_on_behind_damage_passes_over_what_older_lives_left() {
+    let world = world();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    shard.append_and_wait(b"kept", Durability::Synced);
+    shard.pass(6 * MS);
+    shard.turns(4);
+    let before = batches(&shard).len();
+    for record in [b"old1", b"old2", b"old3"] {
+        shard.append_and_wait(record, Durability::Written);
+    }
+    let places = batches(&shard)[before..].to_vec();
+    world.crash(&Crash::masked(vec![false, true, true], 4096));
+    let left: Vec<Vec<u8>> = places
+        .iter()
+        .map(|(file, offset)| world.read(file)[*offset as usize..*offset as usize + 4096].to_vec())
+        .collect();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    assert_eq!(shard.read(), [b"kept"]);
+    for record in [b"new1", b"new2", b"new3", b"new4"] {
+        shard.append_and_wait(record, Durability::Synced);
+    }
+    // The disk has lost two writes that it had acknowledged.
+    for at in [1, 2] {
+        world.overwrite(&places[at].0, places[at].1, &left[at]);
+    }
+    let reader = shard.shard.read(Box::new(SimDisk::open(&world)), shard.stream, None).unwrap();
+    let (found, told): (Vec<_>, Vec<_>) = reader.partition(Result::is_ok);
+    let found: Vec<_> =
+        found.into_iter().map(|record| record.unwrap().payload().to_vec()).collect();
+    assert_eq!(found, [&b"kept"[..], b"new1", b"new4"]);
+    assert_eq!(told.len(), 1);
+}
+
 /// A batch like the last one, forged behind the end of the log or at the front of the next
 /// segment. What is wrong with it is up to the caller.
 #[derive(Clone, Copy)]
@@ -252,11 +286,25 @@ fn no_bit_of_a_batch_may_change_unnoticed() {
     let front = 0..256 * 8;
     let rest = (256 * 8..4096 * 8).step_by(409);
     let mut silent = Vec::new();
+    let closed = world;
     for bit in front.chain(rest) {
-        let world = world.fork();
+        let world = closed.fork();
         world.flip_bit(&file, offset * 8 + bit);
+        // The index stands for the batches of a segment that was closed cleanly: whoever reads the
+        // batch is told, or gets the record as it was.
+        let shard = try_open(&world, &options(SyncPolicy::EveryCommit)).expect("it opens");
+        let disk = Box::new(SimDisk::open(&world));
+        let reader = shard.shard.read(disk, shard.stream, None).expect("a reader");
+        let (found, told): (Vec<_>, Vec<_>) = reader.partition(Result::is_ok);
+        let found: Vec<_> = found.into_iter().map(|one| one.unwrap().payload().to_vec()).collect();
+        let good = !told.is_empty() || found == [&b"the record in question"[..], b"another"];
+        drop(shard);
+        // Without the index, recovery is told.
+        let world = closed.fork();
+        world.flip_bit(&file, offset * 8 + bit);
+        world.delete(&file.replace(".seg", ".idx"));
         let refused = try_open(&world, &options(SyncPolicy::EveryCommit)).err();
-        if !matches!(refused, Some(OpenError::Corrupt(_))) {
+        if !good || !matches!(refused, Some(OpenError::Corrupt(_))) {
             silent.push(bit);
         }
     }

@@ -178,7 +178,7 @@ fn a_replaced_file_is_durable_when_it_completed_and_whole_in_between() {
 #[test]
 fn what_is_stored_is_seen_whole_but_may_be_lost_or_torn() {
     let (world, mut process) = one_file(1);
-    let store = |fill: u8| Op::Store { name: name("m"), content: vec![fill; 2 * KIB4] };
+    let store = |fill: u8| Op::Store { name: name("m"), content: vec![fill; 2 * KIB4].into() };
     assert_eq!(process.run(store(1)), Ok(Done::Named));
     assert_eq!(process.run(Op::SyncDir), Ok(Done::Named));
     assert_eq!(fills(&world.read("m")), [1, 1]);

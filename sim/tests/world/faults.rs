@@ -103,7 +103,7 @@ fn every_class_of_operation_can_fail() {
             process.run(Op::Rename { from: name("a"), to: name("z") }),
             process.run(Op::Remove { name: name("m") }),
             process.run(Op::Replace { name: name("n"), content: vec![1] }),
-            process.run(Op::Store { name: name("s"), content: vec![1] }),
+            process.run(Op::Store { name: name("s"), content: vec![1].into() }),
             process.run(Op::SyncDir),
             process.run(Op::List),
         ];

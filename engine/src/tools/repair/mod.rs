@@ -265,18 +265,17 @@ impl<'a> ShardRepair<'a> {
     /// Where each stream begins and goes on, what it is called, and what of it is lost.
     fn book(&mut self, found: &Survey) -> Book {
         let mut ledger = Ledger::new(found.trimmed_lsn.0 > 0);
-        for (at, piece) in found.pieces.iter().enumerate() {
-            if found.catalogued_pieces == Some(at) {
+        let mut catalogued = found.catalogued;
+        for item in found.pieces.iter().flat_map(|piece| &piece.items) {
+            if catalogued.take_if(|at| *at <= item.from()).is_some() {
                 goes_on(&mut ledger, &found.catalogue);
             }
-            for item in &piece.items {
-                match item {
-                    Item::Batch(batch) => drop(ledger.batch(batch)),
-                    Item::Hole(hole) => ledger.hole(hole),
-                }
+            match item {
+                Item::Batch(batch) => drop(ledger.batch(batch)),
+                Item::Hole(hole) => ledger.hole(hole),
             }
         }
-        if found.catalogued_pieces == Some(found.pieces.len()) {
+        if catalogued.is_some() {
             goes_on(&mut ledger, &found.catalogue);
         }
         for (stream, known) in &found.catalogue {

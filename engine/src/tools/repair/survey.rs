@@ -70,8 +70,8 @@ pub(super) struct Survey {
     pub(super) trimmed_chain: u32,
     /// What is left of the catalogue.
     pub(super) catalogue: Catalogue,
-    /// Before which piece the catalogue stands, where it is whole.
-    pub(super) catalogued_pieces: Option<usize>,
+    /// Where the catalogue stands, if it is whole.
+    pub(super) catalogued: Option<Lsn>,
     /// Numbers of all parts of the catalogue that are listed or there.
     pub(super) part_numbers: Vec<u64>,
     pub(super) notes: Vec<String>,
@@ -85,7 +85,9 @@ pub(super) fn survey(files: &mut ShardFiles, meter: &mut Meter<'_>) -> Result<Su
     let room = files.identity.segment_bytes - SEGMENT_HEADER_BYTES - SEGMENT_FOOTER_BYTES;
     let fits = |manifest: &Manifest| {
         manifest.segments.iter().all(|entry| match entry.state {
-            SegmentState::Sealed { sealed, .. } => sealed.end_lsn.0 - sealed.base_lsn.0 <= room,
+            SegmentState::Sealed { sealed, .. } | SegmentState::Closed { so_far: sealed } => {
+                sealed.end_lsn.0 - sealed.base_lsn.0 <= room
+            }
             SegmentState::Unsealed => true,
         })
     };
@@ -114,7 +116,6 @@ fn by_manifest(
             pieces.push(sealed_piece(files, entry.segment, &sealed, meter)?);
         }
     }
-    let sealed_pieces = pieces.len();
     let identity = files.identity;
     let streams = Streams::default();
     let tail = tail::scan(&mut files.disk, &identity, manifest, streams, &files.pool)?;
@@ -143,7 +144,7 @@ fn by_manifest(
     let end = pieces.last().map_or(manifest.trimmed_lsn, Piece::end).max(told);
     let pieces = filler.join(pieces, manifest.trimmed_lsn, end);
     let mut catalogue = Catalogue::new();
-    let mut whole = manifest.catalogued_lsn == manifest.sealed_end().0;
+    let mut whole = manifest.catalogued_lsn >= manifest.sealed_end().0;
     for part in &manifest.catalogue {
         match load_part(&mut files.disk, &identity, part) {
             Ok(entries) => merge(&mut catalogue, entries),
@@ -161,7 +162,7 @@ fn by_manifest(
         trimmed_lsn: manifest.trimmed_lsn,
         trimmed_chain: manifest.trimmed_chain,
         catalogue,
-        catalogued_pieces: whole.then_some(sealed_pieces),
+        catalogued: whole.then_some(manifest.catalogued_lsn),
         part_numbers: listed.chain(part_files(files)?).collect(),
         notes: Vec::new(),
     })
@@ -363,7 +364,7 @@ fn by_files(
         trimmed_lsn: start,
         trimmed_chain,
         catalogue,
-        catalogued_pieces: None,
+        catalogued: None,
         part_numbers,
         notes,
     })
