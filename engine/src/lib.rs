@@ -32,6 +32,7 @@ mod ids;
 mod inbox;
 mod index;
 pub mod limits;
+mod live;
 mod log;
 mod names;
 mod open;

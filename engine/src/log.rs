@@ -17,10 +17,11 @@ use crate::format::meta::LogMeta;
 use crate::ids::{Offset, StreamId};
 use crate::inbox::{Admission, How, Inbox};
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
+use crate::live::LiveView;
 use crate::open::{self, Opened};
 use crate::options::{Durability, FrozenFormat, Options, RecoveryMode, Retention, SyncPolicy};
 use crate::published::Published;
-use crate::reader::{Follower, OpenDisk, Reader, Record, ShardReads, Wanted};
+use crate::reader::{Follower, Live, OpenDisk, Reader, Record, ShardReads, Wanted};
 use crate::receipt::Receipt;
 use crate::recovery::Identity;
 use crate::runtime::{Shared, Snapshot, flush_histogram};
@@ -43,7 +44,15 @@ pub struct StreamInfo {
 /// A writer of one shard, or, for a log that is only read, what there is to read.
 pub(crate) enum Writer {
     Running(Arc<Shared>, Mutex<Option<JoinHandle<()>>>),
-    ReadOnly { offsets: Vec<Offset> },
+    ReadOnly { seen: Seen },
+}
+
+/// What a log that is only read shows.
+pub(crate) enum Seen {
+    /// A damaged log, as it was found; with the next offset of each stream.
+    Still(Vec<Offset>),
+    /// A log that another process may write.
+    Live(Arc<LiveView>),
 }
 
 pub(crate) struct OpenShard {
@@ -181,7 +190,12 @@ impl Log {
             let (dir, io) = (open.dir.clone(), options.io);
             let open_disk: OpenDisk = Box::new(move || open::reader_disk(&dir, io));
             let published = Arc::clone(&open.published);
-            Arc::new(ShardReads::new(identity, published, (others_may_trim, false), open_disk))
+            let of = (others_may_trim, false);
+            let mut reads = ShardReads::new(identity, published, of, open_disk);
+            if let Writer::ReadOnly { seen: Seen::Live(view) } = &open.writer {
+                reads.live = Some(Arc::clone(view) as Arc<dyn Live>);
+            }
+            Arc::new(reads)
         });
         let reads = reads.collect();
         let next = opened.shards.iter().map(|shard| shard.next_stream).collect();
@@ -220,9 +234,12 @@ impl Log {
         if !(1..=STREAM_NAME_BYTES_MAX).contains(&name.len()) {
             return Err(StreamError::InvalidName { bytes: name.len() });
         }
-        let registry = self.0.registry.read().unwrap_or_else(PoisonError::into_inner);
-        match registry.places.get_key_value(name) {
-            Some((name, place)) => Ok(self.handle(Arc::clone(name), *place)),
+        if let Some((name, place)) = self.0.place_of(name) {
+            return Ok(self.handle(name, place));
+        }
+        self.0.look_for_streams();
+        match self.0.place_of(name) {
+            Some((name, place)) => Ok(self.handle(name, place)),
             None => Err(StreamError::NotFound(name.to_owned())),
         }
     }
@@ -257,6 +274,7 @@ impl Log {
 
     /// All streams, by name.
     pub fn streams(&self) -> Vec<StreamInfo> {
+        self.0.look_for_streams();
         let registry = self.0.registry.read().unwrap_or_else(PoisonError::into_inner);
         let mut streams = Vec::with_capacity(registry.places.len());
         for shard in 0..self.0.shards.len() {
@@ -400,19 +418,48 @@ impl Inner {
         result
     }
 
+    fn place_of(&self, name: &str) -> Option<(Arc<str>, Place)> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let (name, place) = registry.places.get_key_value(name)?;
+        Some((Arc::clone(name), *place))
+    }
+
+    /// In a log that another process may write: takes up the streams that it has created.
+    fn look_for_streams(&self) {
+        for (shard, open) in self.shards.iter().enumerate() {
+            let Writer::ReadOnly { seen: Seen::Live(view) } = &open.writer else { continue };
+            // Where it cannot be read now, what is known stays true.
+            let _ = view.look();
+            let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+            for (id, name) in view.streams_from(registry.next[shard]) {
+                registry.next[shard] = id.0 + 1;
+                registry.places.insert(name, Place { shard, id });
+            }
+        }
+    }
+
     fn snapshot(&self, shard: usize, streams: &[StreamId]) -> Option<Snapshot> {
         match &self.shards[shard].writer {
             Writer::Running(shared, _) => shared.look(streams),
-            Writer::ReadOnly { offsets } => {
+            Writer::ReadOnly { seen } => {
+                let offsets = match seen {
+                    Seen::Live(view) => {
+                        let _ = view.look(); // what cannot be read now is as it was
+                        view.next_offsets(streams)
+                    }
+                    Seen::Still(offsets) => {
+                        let offset = |id: &StreamId| offsets.get(id.0 as usize).copied();
+                        streams.iter().map(|id| offset(id).unwrap_or_default()).collect()
+                    }
+                };
                 let durable = self.shards[shard].published.durable();
-                let offset = |id: &StreamId| offsets.get(id.0 as usize).copied();
                 Some(Snapshot {
                     counts: crate::shard::ShardCounts::default(),
                     staged: durable,
                     written: durable,
                     flush_ns: flush_histogram(),
                     age_retention_paused: None,
-                    offsets: streams.iter().map(|id| offset(id).unwrap_or_default()).collect(),
+                    offsets,
                 })
             }
         }

@@ -14,7 +14,8 @@ use crate::error::{Corruption, OpenError};
 use crate::format::manifest::Manifest;
 use crate::format::meta::LogMeta;
 use crate::ids::{Epoch, LogId, Lsn, SegmentId};
-use crate::log::{OpenShard, Writer as ShardWriter, writes};
+use crate::live::LiveView;
+use crate::log::{OpenShard, Seen, Writer as ShardWriter, writes};
 use crate::names;
 use crate::options::{FrozenFormat, Options};
 use crate::published::Published;
@@ -129,7 +130,9 @@ fn open_found(found: Found, options: &Options) -> Result<Opened, OpenError> {
     let opened = match write {
         true => open_for_writing(&dir, dirs, &meta, options)?,
         false => {
-            let open = |(shard, dir)| open_for_reading(dir, shard, &meta, options, READ_ATTEMPTS);
+            let open = |(shard, place)| {
+                open_for_reading(&dir, place, shard, &meta, options, READ_ATTEMPTS)
+            };
             (0..).zip(dirs).map(open).collect::<Result<Vec<Parts>, OpenError>>()?
         }
     };
@@ -299,6 +302,7 @@ pub(crate) fn report(
 pub(crate) type Parts = (OpenShard, DiskFacts, Vec<String>);
 
 fn open_for_reading(
+    root: &Place,
     dir: Place,
     shard: u16,
     meta: &LogMeta,
@@ -322,10 +326,35 @@ fn open_for_reading(
     let mut tail = tail::scan(&mut disk, &identity, &manifest, streams, &pool)?;
     if tail.corruption.is_some() && attempts > 1 {
         // A writer at work may have gone on between two looks.
-        return open_for_reading(dir, shard, meta, options, attempts - 1);
+        return open_for_reading(root, dir, shard, meta, options, attempts - 1);
     }
     let mut recovery = report(shard, &manifest, &tail, start.elapsed());
+    let damage_met = damage.is_some();
     recovery.corruptions.extend(damage);
+    let published = Arc::new(Published::new(0));
+    let facts = disk.facts().clone();
+    drop(disk);
+    let open = |seen: Seen, names, next_stream: u32| OpenShard {
+        writer: ShardWriter::ReadOnly { seen },
+        published: Arc::clone(&published),
+        dir: dir.clone(),
+        epoch: manifest.epoch,
+        next_stream: next_stream.max(1),
+        names,
+        recovery,
+    };
+    if tail.corruption.is_none() && !damage_met {
+        let tools = (reader_disk(&dir, options.io)?, pool);
+        let shown = Arc::clone(&published);
+        published.set_segments(resume::segment_refs(&manifest, &tail.proven_parts));
+        published.add_trims(tail.streams.trims());
+        published.set_durable(tail.proven);
+        let view = LiveView::new(tools, identity, root.clone(), shown, manifest.clone(), tail);
+        view.look()?;
+        let names = view.streams_from(0);
+        let next = names.iter().map(|(id, _)| id.0 + 1).max().unwrap_or(1);
+        return Ok((open(Seen::Live(Arc::new(view)), names, next), facts, Vec::new()));
+    }
     // Nothing is written, so what is not proven durable is served as it was found.
     while let Some(batch) = tail.unproven.pop_front() {
         tail::take_proven(&mut tail, batch);
@@ -339,22 +368,14 @@ fn open_for_reading(
             segments.push(Arc::new(known));
         }
     }
-    let published = Arc::new(Published::new(0));
     published.set_segments(segments);
     published.add_trims(tail.streams.trims());
     published.set_durable(match tail.corruption {
         Some(_) => tail.proven.max(tail.told_durable),
         None => tail.proven,
     });
-    let facts = disk.facts().clone();
-    let open = OpenShard {
-        writer: ShardWriter::ReadOnly { offsets: tail.streams.all_next() },
-        published,
-        dir,
-        epoch: manifest.epoch,
-        next_stream: tail.streams.count().max(1),
-        names: tail.streams.named().map(|(id, name)| (id, Arc::clone(name))).collect(),
-        recovery,
-    };
+    let names = tail.streams.named().map(|(id, name)| (id, Arc::clone(name))).collect();
+    let seen = Seen::Still(tail.streams.all_next());
+    let open = open(seen, names, tail.streams.count());
     Ok((open, facts, Vec::new()))
 }

@@ -17,7 +17,7 @@ use crate::ids::{Offset, StreamId};
 use crate::options::Visibility;
 
 pub use follow::Follower;
-pub(crate) use kit::{OpenDisk, ShardReads};
+pub(crate) use kit::{Live, OpenDisk, ShardReads};
 pub use record::{Record, RecordRef};
 
 use backward::Backward;

@@ -465,6 +465,11 @@ impl Walk {
             // The head of the log was trimmed under the reader.
             self.jump = Jump::Start;
         }
+        if self.reads.others_may_trim && segment.base_lsn <= self.at {
+            // A writer that started anew has written what was not proven a second time, under
+            // headers of its own.
+            self.chain = None;
+        }
         if segment.base_lsn > self.at || self.chain.is_none() {
             self.at = self.at.max(segment.base_lsn);
             self.chain = (self.at == segment.base_lsn).then_some(segment.chain_before);

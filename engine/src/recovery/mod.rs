@@ -126,13 +126,23 @@ pub(crate) fn load(
     identity: &Identity,
 ) -> Result<(Manifest, Streams), OpenError> {
     let manifest = load_manifest(disk, identity)?;
+    let streams = load_streams(disk, identity, &manifest)?;
+    Ok((manifest, streams))
+}
+
+/// The streams that the catalogue knows.
+pub(crate) fn load_streams(
+    disk: &mut dyn Disk,
+    identity: &Identity,
+    manifest: &Manifest,
+) -> Result<Streams, OpenError> {
     let mut streams = Streams::default();
     for part in &manifest.catalogue {
         for entry in load_part(disk, identity, part)? {
             streams.catalogued(entry);
         }
     }
-    Ok((manifest, streams))
+    Ok(streams)
 }
 
 /// One listed part of the catalogue.

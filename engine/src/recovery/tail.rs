@@ -90,6 +90,38 @@ pub(crate) struct Tail {
     pub(crate) behind: Vec<(SegmentId, Lsn)>,
 }
 
+impl Tail {
+    /// The segment that holds the place behind what was found, and its base, when that lies behind
+    /// some batch of it.
+    pub(crate) fn inside(&self, at: Lsn) -> Option<(SegmentId, Lsn)> {
+        match (self.unproven.back(), self.proven_parts.last()) {
+            (Some(batch), _) => {
+                let before = batch.file_offset - SEGMENT_HEADER_BYTES;
+                Some((batch.segment, Lsn(batch.header.lsn.0 - before)))
+            }
+            (None, Some(part)) if part.so_far.end_lsn == at => {
+                Some((part.segment, part.so_far.base_lsn))
+            }
+            _ => None,
+        }
+    }
+
+    /// The newest segment that was read.
+    pub(crate) fn last_segment(&self) -> Option<SegmentId> {
+        let unproven = self.unproven.back().map(|batch| batch.segment);
+        unproven.or(self.proven_parts.last().map(|part| part.segment))
+    }
+
+    /// Forgets what was found and begins anew behind the sealed segments.
+    pub(crate) fn restart(&mut self, sealed_end: Lsn, chain: u32, streams: Streams) {
+        (self.end, self.proven, self.proven_chain) = (sealed_end, sealed_end, chain);
+        self.proven_parts.clear();
+        self.unproven.clear();
+        self.catalogue.clear();
+        self.streams = streams;
+    }
+}
+
 /// A valid batch is taken, whatever lies behind it: so batches can be taken one after another, and
 /// the other evidence is looked for only where they stop.
 const _: () = {

@@ -1,0 +1,236 @@
+//! A log that one process writes and another reads and follows: nothing is locked or changed by the
+//! reader, and what it sees is durable, in order, each record once, whatever the writer does.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ringlog::{Durability, Log, Offset, Options, ReadError, RecoveryMode};
+
+mod common;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn writing() -> Options {
+    common::options()
+}
+
+fn reading() -> Options {
+    Options { recovery: RecoveryMode::ReadOnly, create: false, ..common::options() }
+}
+
+fn payload(offset: u64) -> Vec<u8> {
+    let len = 20 + (offset * 379) % 4000;
+    (0..len).map(|at| (at.wrapping_mul(31) ^ offset) as u8).collect()
+}
+
+/// The stream, once its creation is known to be durable.
+fn existing(log: &Log) -> ringlog::Stream {
+    let give_up = Instant::now() + LONG;
+    loop {
+        match log.existing_stream("s") {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < give_up, "{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Follows up to (not including) `end`; gives how often trimming was told.
+fn follow(log: &Log, end: u64) -> usize {
+    let mut follower = existing(log).follow(Offset(0)).unwrap();
+    let (mut next, mut trimmed) = (0, 0);
+    while next < end {
+        match follower.next_timeout(LONG) {
+            Ok(Some(record)) => {
+                assert_eq!(record.offset(), Offset(next));
+                assert_eq!(record.payload(), payload(next));
+                next += 1;
+            }
+            Ok(None) => panic!("nothing came after offset {next}"),
+            Err(ReadError::Trimmed { first }) => {
+                assert!(first > Offset(next));
+                next = first.0;
+                trimmed += 1;
+            }
+            Err(error) => panic!("at offset {next}: {error}"),
+        }
+    }
+    trimmed
+}
+
+#[test]
+fn a_follower_beside_the_writer_goes_over_rotation_and_restarts() {
+    let home = tempfile::tempdir().unwrap();
+    let first = Log::open(home.path(), writing()).unwrap();
+    first.stream("s").unwrap().append(&payload(0)).unwrap().wait().unwrap();
+    let end = 1500;
+    let beside = Log::open(home.path(), reading()).unwrap();
+    std::thread::scope(|scope| {
+        let follower = scope.spawn(|| follow(&beside, end));
+        let mut log = first;
+        for offset in 1..end {
+            let stream = log.stream("s").unwrap();
+            let level = if offset % 7 == 0 { Durability::Synced } else { Durability::Written };
+            let receipt = stream.append_within(&payload(offset), level, LONG).unwrap();
+            if offset % 50 == 0 {
+                receipt.wait().unwrap();
+            }
+            if offset % 400 == 0 {
+                log.close().unwrap();
+                log = Log::open(home.path(), writing()).unwrap();
+            }
+        }
+        log.flush().unwrap();
+        assert_eq!(follower.join().unwrap(), 0, "nothing was trimmed");
+        assert!(log.stats().shards[0].segments > 1);
+        log.close().unwrap();
+    });
+}
+
+#[test]
+fn a_follower_beside_the_writer_is_told_of_trimming_and_never_of_damage() {
+    let home = tempfile::tempdir().unwrap();
+    let log = Log::open(home.path(), writing()).unwrap();
+    let stream = log.stream("s").unwrap();
+    stream.append(&payload(0)).unwrap().wait().unwrap();
+    let end = 4000;
+    let beside = Log::open(home.path(), reading()).unwrap();
+    std::thread::scope(|scope| {
+        let followers: Vec<_> = (0..3).map(|_| scope.spawn(|| follow(&beside, end))).collect();
+        for offset in 1..end {
+            let receipt = stream.append_within(&payload(offset), Durability::Synced, LONG).unwrap();
+            if offset % 10 == 0 {
+                receipt.wait().unwrap();
+            }
+            if offset % 300 == 0 {
+                // The followers cannot keep up with this; and the files are used again.
+                log.rotate().unwrap();
+                log.trim(1).unwrap();
+            }
+        }
+        log.flush().unwrap();
+        for follower in followers {
+            follower.join().unwrap();
+        }
+    });
+    let first = beside.existing_stream("s").unwrap().read(..).unwrap().next().unwrap().unwrap();
+    assert!(first.offset() > Offset(0));
+}
+
+#[test]
+fn streams_that_are_created_later_are_found() {
+    let home = tempfile::tempdir().unwrap();
+    let log = Log::open(home.path(), writing()).unwrap();
+    let beside = Log::open(home.path(), reading()).unwrap();
+    assert!(beside.existing_stream("late").is_err());
+    log.stream("late").unwrap().append(b"x").unwrap().wait().unwrap();
+    log.close().unwrap();
+    let stream = beside.existing_stream("late").unwrap();
+    assert_eq!(stream.next_offset(), Offset(1));
+    assert_eq!(beside.streams().len(), 1);
+    assert_eq!(stream.read(..).unwrap().count(), 1);
+}
+
+#[test]
+fn looking_at_a_live_log_changes_nothing_and_keeps_no_writer_out() {
+    let home = tempfile::tempdir().unwrap();
+    let log = Log::open(home.path(), writing()).unwrap();
+    let stream = log.stream("s").unwrap();
+    for at in 0..100 {
+        stream.append(&payload(at)).unwrap().wait().unwrap();
+    }
+    log.close().unwrap();
+    let before = common::files(home.path());
+    let beside = Log::open(home.path(), reading()).unwrap();
+    assert_eq!(beside.existing_stream("s").unwrap().read(..).unwrap().count(), 100);
+    let mut follower = beside.existing_stream("s").unwrap().follow(Offset(100)).unwrap();
+    assert!(follower.next_timeout(Duration::from_millis(20)).unwrap().is_none());
+    assert!(common::files(home.path()) == before);
+    let log = Log::open(home.path(), writing()).unwrap();
+    log.stream("s").unwrap().append(&payload(100)).unwrap().wait().unwrap();
+    assert_eq!(follower.next_timeout(LONG).unwrap().unwrap().payload(), payload(100));
+    log.close().unwrap();
+}
+
+const CHILD: &str = "RINGLOG_TEST_LIVE_DIR";
+
+/// Not a test: the writing process of the test below, which runs it again with the variable set.
+#[test]
+fn child_writer() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let log = Log::open(Path::new(&dir), writing()).unwrap();
+    let stream = log.stream("s").unwrap();
+    loop {
+        let offset = stream.next_offset().0;
+        stream.append(&payload(offset)).unwrap().wait().unwrap();
+        println!("acknowledged {offset}");
+        if offset % 200 == 199 {
+            log.rotate().unwrap();
+        }
+    }
+}
+
+fn start_writer(dir: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["child_writer", "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_follower_goes_on_when_the_writer_is_killed_and_started_again() {
+    let home = tempfile::tempdir().unwrap();
+    let log = Log::open(home.path(), writing()).unwrap();
+    log.stream("s").unwrap().append(&payload(0)).unwrap().wait().unwrap();
+    log.close().unwrap();
+    let beside = Log::open(home.path(), reading()).unwrap();
+    let (seen, finished) = (AtomicU64::new(0), AtomicBool::new(false));
+    let acknowledged = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let stream = beside.existing_stream("s").unwrap();
+            let mut follower = stream.follow(Offset(0)).unwrap();
+            let mut next = 0;
+            while !finished.load(Ordering::SeqCst) {
+                let Some(record) = follower.next_timeout(Duration::from_millis(50)).unwrap() else {
+                    continue;
+                };
+                assert_eq!(record.offset(), Offset(next));
+                assert_eq!(record.payload(), payload(next));
+                next += 1;
+                seen.store(next, Ordering::SeqCst);
+            }
+        });
+        for _ in 0..6 {
+            let mut writer = start_writer(home.path());
+            let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
+            let offsets = lines.map_while(Result::ok).filter_map(|line| {
+                line.rsplit_once("acknowledged ").and_then(|(_, offset)| offset.parse().ok())
+            });
+            let mut last: u64 = 0;
+            for offset in offsets.take(150) {
+                last = offset;
+            }
+            writer.kill().unwrap();
+            writer.wait().unwrap();
+            assert!(last > 0);
+            acknowledged.fetch_max(last, Ordering::SeqCst);
+            // What was acknowledged is seen, with nobody there to prove it.
+            let give_up = Instant::now() + LONG;
+            while seen.load(Ordering::SeqCst) <= last {
+                assert!(Instant::now() < give_up, "{last} was never seen");
+                std::thread::yield_now();
+            }
+        }
+        finished.store(true, Ordering::SeqCst);
+    });
+    // And what was seen was not taken back.
+    let log = Log::open(home.path(), writing()).unwrap();
+    assert!(log.stream("s").unwrap().next_offset().0 >= seen.load(Ordering::SeqCst));
+    log.close().unwrap();
+}
