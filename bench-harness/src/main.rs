@@ -8,6 +8,7 @@ mod filler;
 mod floor;
 mod mode;
 mod percentile;
+mod reads;
 mod report;
 mod series;
 mod workload;

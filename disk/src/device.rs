@@ -15,6 +15,10 @@ use crate::sys;
 pub struct DeviceStats {
     /// "major:minor".
     pub device: String,
+    /// Completed reads.
+    pub reads: u64,
+    /// Sectors of 512 bytes read.
+    pub sectors_read: u64,
     /// Completed writes.
     pub writes: u64,
     /// Sectors of 512 bytes written.
@@ -110,6 +114,8 @@ pub fn block_device_stats(dir: &Dir) -> Option<DeviceStats> {
     let fields: Vec<u64> = text.split_whitespace().filter_map(|f| f.parse().ok()).collect();
     Some(DeviceStats {
         device,
+        reads: *fields.first()?,
+        sectors_read: *fields.get(2)?,
         writes: *fields.get(4)?,
         sectors_written: *fields.get(6)?,
         flushes: fields.get(15).copied().unwrap_or(0),
