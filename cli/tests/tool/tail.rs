@@ -118,7 +118,6 @@ fn a_closed_pipe_ends_it_although_nothing_comes() {
 }
 
 #[test]
-#[ignore = "the engine cannot follow another process yet"]
 fn what_is_acknowledged_comes_out_as_it_comes() {
     let dir = tempdir().unwrap();
     let writer = Writer::start(dir.path());
@@ -159,7 +158,6 @@ fn what_is_acknowledged_comes_out_as_it_comes() {
 }
 
 #[test]
-#[ignore = "the engine cannot follow another process yet"]
 fn a_tail_outlives_writers_that_are_killed() {
     let dir = tempdir().unwrap();
     let mut tail = None;
@@ -194,7 +192,6 @@ fn next_offset(dir: &Path) -> u64 {
 }
 
 #[test]
-#[ignore = "the engine cannot follow another process yet"]
 fn a_tail_that_was_overtaken_by_a_trim_says_so_and_goes_on() {
     let dir = tempdir().unwrap();
     append(dir.path(), &[], &lines(0..20_000));

@@ -111,8 +111,7 @@ impl Follower {
     /// # Errors
     /// As [`Follower::next_timeout`].
     pub fn try_next(&mut self) -> Result<Option<Record>, ReadError> {
-        self.reads.refresh()?;
-        match self.look()? {
+        match self.look_afresh()? {
             Looked::Record => Ok(self.walk.record()),
             Looked::Nothing | Looked::End => Ok(None),
         }
@@ -149,8 +148,7 @@ impl Follower {
     /// Waits until there is a record; `false` when the time is over, or at the end.
     fn wait(&mut self, deadline: Option<Instant>) -> Result<bool, ReadError> {
         loop {
-            self.reads.refresh()?;
-            match self.look()? {
+            match self.look_afresh()? {
                 Looked::Record => return Ok(true),
                 Looked::End => return Ok(false),
                 Looked::Nothing => {}
@@ -168,6 +166,18 @@ impl Follower {
                 Some(Ok(looked)) => return Ok(matches!(looked, Looked::Record)),
                 Some(Err(error)) => return Err(error),
             }
+        }
+    }
+
+    /// Goes on as far as the marks allow; only where that is nowhere, looks for what another process
+    /// has written since, which costs more than a record.
+    fn look_afresh(&mut self) -> Result<Looked, ReadError> {
+        match self.look()? {
+            Looked::Nothing => {
+                self.reads.refresh()?;
+                self.look()
+            }
+            other => Ok(other),
         }
     }
 
