@@ -57,6 +57,7 @@ pub use error::{
     TrimError,
 };
 pub use ids::{Epoch, LogId, Lsn, Offset, Position, SegmentId, StreamId};
+pub use index::IndexReport;
 pub use log::{Log, Stream, StreamInfo};
 pub use options::{
     Durability, Format, FrozenFormat, Options, OptionsBuilder, RecoveryMode, Retention, SyncPolicy,

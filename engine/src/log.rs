@@ -195,7 +195,7 @@ impl Log {
             if let Writer::ReadOnly { seen: Seen::Live(view) } = &open.writer {
                 reads.live = Some(Arc::clone(view) as Arc<dyn Live>);
             }
-            Arc::new(reads)
+            Arc::new(reads.keeping(options.index_cache_bytes, !others_may_trim))
         });
         let reads = reads.collect();
         let next = opened.shards.iter().map(|shard| shard.next_stream).collect();
@@ -511,6 +511,7 @@ impl Inner {
             written_lsn: written,
             durable_lsn: durable,
             segments: shard.published.segment_count(),
+            indexes: self.reads[number].indexes.report(),
         }
     }
 }

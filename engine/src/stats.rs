@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use crate::ids::{Epoch, LogId, Lsn};
+use crate::index::IndexReport;
 use crate::recovery::ShardRecovery;
 use crate::shard::Rotations;
 
@@ -86,6 +87,8 @@ pub struct ShardStats {
     pub durable_lsn: Lsn,
     /// Segments that hold records.
     pub segments: usize,
+    /// What readers found of the indexes of sealed segments.
+    pub indexes: IndexReport,
 }
 
 /// What was found and done when a log was opened.

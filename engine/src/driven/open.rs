@@ -161,7 +161,8 @@ impl Seat {
         let io = options.io;
         let open_disk: OpenDisk = Box::new(move || reader_disk(&dir, io));
         let published = Arc::clone(&ready.published);
-        let reads = Arc::new(ShardReads::new(identity, published, (false, false), open_disk));
+        let reads = ShardReads::new(identity, published, (false, false), open_disk);
+        let reads = Arc::new(reads.keeping(options.index_cache_bytes, true));
         let place = Whereabouts { identity, shards: Some(meta.shards), reads };
         Ok(DrivenShard::new(writer, ready, pools, place, options))
     }

@@ -4,13 +4,22 @@
 //! An index is derived from the batches of its segment and from nothing else. It is never evidence
 //! about the log: what is found through it is checked as if it had been found by walking.
 
+mod cache;
+mod file;
+mod indexes;
 mod postings;
+mod rebuild;
 mod restore;
+mod search;
+#[cfg(test)]
+mod tests;
 
 use crate::format;
 use crate::format::segment::Sealed;
 use crate::ids::{LogId, SegmentId};
 
+pub use indexes::IndexReport;
+pub(crate) use indexes::Indexes;
 pub(crate) use postings::{Posting, Postings, Snapshot};
 pub(crate) use restore::{file_bytes_max, restore};
 

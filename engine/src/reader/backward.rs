@@ -127,8 +127,9 @@ impl Backward {
 
     fn enter(&mut self, segment: &Arc<SegmentRef>, end: Lsn) -> Result<(), ReadError> {
         self.frames = 0;
+        self.walk.close();
         let known = match &mut self.walk.kit {
-            Some(kit) => self.walk.reads.postings(kit, segment, self.stream, end)?,
+            Some(kit) => self.walk.reads.postings(kit, segment, self.stream, end),
             None => None,
         };
         if known.as_ref().is_some_and(Vec::is_empty) || !self.walk.enter(segment)? {

@@ -9,7 +9,7 @@ use ringlog_disk::{BlockPool, Disk, DiskError, FileId};
 
 use crate::error::ReadError;
 use crate::ids::{Lsn, Offset, StreamId};
-use crate::index::Posting;
+use crate::index::{Indexes, Posting};
 use crate::limits::BLOCK_BYTES;
 use crate::options::Visibility;
 use crate::published::Published;
@@ -19,6 +19,10 @@ use crate::window::pool_for;
 
 /// The file that records are read from.
 pub(super) const SEGMENT_FILE: FileId = FileId(0);
+/// The file that indexes are read from, and segments while their index is made anew.
+const INDEX_FILE: FileId = FileId(1);
+/// Memory for indexes where nobody says how much.
+const INDEX_CACHE_BYTES_MIN: usize = 64 << 10;
 /// Sets that are kept while nobody uses them, per shard.
 const IDLE_MAX: usize = 4;
 
@@ -47,6 +51,8 @@ pub(crate) struct ShardReads {
     pub(crate) driven: bool,
     /// For a log that another process may write: looks for what is new.
     pub(crate) live: Option<Arc<dyn Live>>,
+    /// Where the records of each stream lie in sealed segments.
+    pub(crate) indexes: Indexes,
     open_disk: OpenDisk,
     idle: Mutex<Vec<Kit>>,
 }
@@ -68,7 +74,15 @@ impl ShardReads {
         open_disk: OpenDisk,
     ) -> Self {
         let (idle, live) = (Mutex::default(), None);
-        Self { identity, published, others_may_trim, driven, live, open_disk, idle }
+        let indexes = Indexes::new(identity, INDEX_CACHE_BYTES_MIN, false);
+        Self { identity, published, others_may_trim, driven, live, indexes, open_disk, idle }
+    }
+
+    /// The same, with so much memory for indexes; those that had to be made anew are stored where
+    /// `stores` says so.
+    pub(crate) fn keeping(mut self, index_cache_bytes: usize, stores: bool) -> Self {
+        self.indexes = Indexes::new(self.identity, index_cache_bytes, stores);
+        self
     }
 
     /// Looks for what another process has written.
@@ -94,55 +108,44 @@ impl ShardReads {
     }
 
     /// Where the stream lies in a segment, up to `covered` at least; `None` where that is not known
-    /// without walking through it.
+    /// without walking through it. A segment that cannot be read is one of those: who walks there
+    /// tells what is wrong with it.
     pub(super) fn postings(
         &self,
-        _kit: &mut Kit,
+        kit: &mut Kit,
         segment: &SegmentRef,
         stream: StreamId,
         covered: Lsn,
-    ) -> Result<Option<Vec<Posting>>, DiskError> {
-        let noted = segment.postings.snapshot();
-        let end = segment.base_lsn.0 + u64::from(noted.end_block) * BLOCK_BYTES as u64;
-        Ok((noted.end_block > 0 && end >= covered.0).then(|| noted.of(stream)))
+    ) -> Option<Vec<Posting>> {
+        let disk = kit.disk.as_mut();
+        self.indexes.postings(disk, INDEX_FILE, segment, stream, covered).ok().flatten()
     }
 
     /// A place in the log at or before the record of a stream at `offset`, and behind nothing that
-    /// is wanted.
+    /// is wanted, if one is known.
     pub(super) fn find(
         &self,
-        _kit: &mut Kit,
+        kit: &mut Kit,
         stream: StreamId,
         offset: Offset,
         bound: Lsn,
-    ) -> Result<Option<Lsn>, DiskError> {
-        for segment in self.published.segments().iter().rev() {
-            if segment.base_lsn >= bound {
-                continue;
-            }
-            let noted = segment.postings.snapshot();
-            if noted.end_block == 0 {
-                return Ok(None);
-            }
-            let of = noted.of(stream);
-            if of.first().is_some_and(|first| first.first <= offset) {
-                return Ok(Some(segment.base_lsn));
-            }
-        }
-        Ok(None)
+    ) -> Option<Lsn> {
+        let (disk, segments) = (kit.disk.as_mut(), self.published.segments());
+        let found = self.indexes.find(disk, INDEX_FILE, &segments, stream, offset, bound);
+        let place = found.ok().flatten()?;
+        lsn_of(segments.get(place.at)?, place.block)
     }
 
-    /// A place in the log before which nothing was placed at or after a time.
-    pub(super) fn find_time(
-        &self,
-        _kit: &mut Kit,
-        timestamp_ns: u64,
-    ) -> Result<Option<Lsn>, DiskError> {
+    /// A place in the log before which nothing was placed at or after a time, if one is known.
+    pub(super) fn find_time(&self, kit: &mut Kit, timestamp_ns: u64) -> Option<Lsn> {
         let segments = self.published.segments();
         let before = |segment: &&Arc<SegmentRef>| {
             segment.sealed.get().is_some_and(|sealed| sealed.last_ns < timestamp_ns)
         };
-        Ok(segments.iter().find(|segment| !before(segment)).map(|segment| segment.base_lsn))
+        let segment = segments.iter().find(|segment| !before(segment))?;
+        let disk = kit.disk.as_mut();
+        let block = self.indexes.block_at_time(disk, INDEX_FILE, segment, timestamp_ns);
+        lsn_of(segment, block.unwrap_or(0))
     }
 
     /// Waits until the device has accepted more than it has now. `false`: it never will, or the
@@ -181,4 +184,10 @@ impl ShardReads {
             idle.push(kit);
         }
     }
+}
+
+/// Where a batch begins that lies so many blocks behind the segment's header.
+fn lsn_of(segment: &SegmentRef, block: u32) -> Option<Lsn> {
+    let bytes = u64::from(block) * BLOCK_BYTES as u64;
+    segment.base_lsn.0.checked_add(bytes).map(Lsn)
 }

@@ -145,7 +145,7 @@ impl Walk {
     pub(super) fn seek(&mut self, from: Option<Offset>) -> Result<(), ReadError> {
         let Some(from) = from.filter(|from| *from > Offset(0)) else { return Ok(()) };
         let Some(kit) = &mut self.kit else { return Ok(()) };
-        if let Some(lsn) = self.reads.find(kit, self.stream, from, self.bound)? {
+        if let Some(lsn) = self.reads.find(kit, self.stream, from, self.bound) {
             self.start_at(lsn);
         }
         Ok(())
@@ -155,7 +155,7 @@ impl Walk {
     pub(super) fn seek_time(&mut self, timestamp_ns: u64) -> Result<(), ReadError> {
         self.since_ns = timestamp_ns;
         let Some(kit) = &mut self.kit else { return Ok(()) };
-        if let Some(lsn) = self.reads.find_time(kit, timestamp_ns)? {
+        if let Some(lsn) = self.reads.find_time(kit, timestamp_ns) {
             self.start_at(lsn);
         }
         Ok(())
@@ -254,7 +254,10 @@ impl Walk {
         }
         let jumped = frame.offset > self.next;
         let jump = std::mem::replace(&mut self.jump, Jump::None);
-        let silent = jump == Jump::Start && self.any_start;
+        // What is missing at the start was trimmed or is too old; else it is lost.
+        let from_the_first = self.since_ns == 0 && self.trimmed == Offset(0);
+        let silent =
+            jump == Jump::Start && self.any_start && !(from_the_first && self.never_trimmed());
         if let Some(corruption) = self.damage.take() {
             self.next = frame.offset;
             return Err(ReadError::Corrupt { corruption, resumes_at: Some(frame.offset) });
@@ -476,7 +479,7 @@ impl Walk {
         }
         let Some(kit) = &mut self.kit else { return Ok(()) };
         let covered = end.unwrap_or(self.bound).min(self.bound);
-        let mut postings = self.reads.postings(kit, &segment, self.stream, covered)?;
+        let mut postings = self.reads.postings(kit, &segment, self.stream, covered);
         let mut hops = false;
         if let Some(list) = &mut postings {
             let base = segment.base_lsn.0;
