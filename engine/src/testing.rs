@@ -17,7 +17,7 @@ use crate::names;
 use crate::open::empty_manifest;
 use crate::options::{Durability, FrozenFormat, Options, SyncPolicy};
 use crate::published::Published;
-use crate::reader::{OpenDisk, Reader, ShardReads, Wanted};
+use crate::reader::{Follower, OpenDisk, Reader, ShardReads, Wanted};
 use crate::receipt::Receipt;
 use crate::recovery::{Identity, ShardRecovery, ask, load, tail};
 use crate::runtime::{Command, Shared, Writer};
@@ -243,14 +243,31 @@ impl<D: Disk> DrivenShard<D> {
         from: Option<Offset>,
     ) -> Result<Reader, ReadError> {
         let wanted = Wanted { stream, from, end: None };
+        Reader::new(self.reads(disk), wanted)
+    }
+
+    /// Follows a stream through `disk`, which sees the same files. To be asked with `try_next` only:
+    /// whoever would have to wait is the one who takes the turns.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn follow(
+        &self,
+        disk: Box<dyn Disk + Send>,
+        stream: StreamId,
+        from: Offset,
+    ) -> Result<Follower, ReadError> {
+        Follower::new(self.reads(disk), stream, Some(from))
+    }
+
+    fn reads(&self, disk: Box<dyn Disk + Send>) -> Arc<ShardReads> {
         let published = Arc::clone(&self.published);
         let disk = Mutex::new(Some(disk));
         let open_disk: OpenDisk = Box::new(move || {
             let taken = disk.lock().unwrap_or_else(PoisonError::into_inner).take();
             taken.ok_or_else(|| DiskError::new(DiskErrorKind::Limit, "open a disk twice"))
         });
-        let reads = ShardReads::new(self.identity.into(), published, (false, true), open_disk);
-        Reader::new(Arc::new(reads), wanted)
+        Arc::new(ShardReads::new(self.identity.into(), published, (false, true), open_disk))
     }
 }
 
