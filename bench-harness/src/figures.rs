@@ -6,6 +6,8 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -52,6 +54,8 @@ pub(crate) enum Figure {
     Scan,
     /// A follower's delay behind the durable watermark
     Follower,
+    /// Memory mode while its statistics are looked at, against the same left alone
+    Stats,
 }
 
 impl std::fmt::Display for Figure {
@@ -103,6 +107,7 @@ pub(crate) fn run(
             Figure::Random => bench.random(),
             Figure::Scan => bench.scan(),
             Figure::Follower => bench.follower(),
+            Figure::Stats => bench.stats(),
         };
         match measured {
             Ok(measured) => {
@@ -282,6 +287,53 @@ impl Bench<'_> {
         Ok(vec![series])
     }
 
+    /// What counting costs cannot be measured here, since it is always on; what looking costs can.
+    fn stats(&self) -> Result<Vec<Series>, String> {
+        let mut series = Series::new(
+            "memory, 256 B, 1 producer: with 100 looks at stats() a second / with none",
+            "records/s",
+            Bar::AtLeast(0.98),
+        );
+        let dir = scratch(self.dir)?;
+        let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
+        let load = Load {
+            durability: Durability::Memory,
+            record_bytes: 256,
+            warm_up: Duration::from_millis(300),
+            window: Duration::from_secs(2),
+            ..LOAD
+        };
+        self.repeat(|| {
+            let alone = |_: &Self| {
+                workload::run(&log, dir.path(), &load).map(|outcome| outcome.records_per_second())
+            };
+            let looked_at = || {
+                let over = AtomicBool::new(false);
+                thread::scope(|scope| {
+                    let looking = scope.spawn(|| {
+                        let mut looks = 0;
+                        while !over.load(Ordering::Relaxed) {
+                            std::hint::black_box(log.stats());
+                            looks += 1;
+                            thread::sleep(LOOK_EVERY);
+                        }
+                        looks
+                    });
+                    let outcome = workload::run(&log, dir.path(), &load);
+                    over.store(true, Ordering::Relaxed);
+                    let looks = looking.join().map_err(|_| "a thread panicked".to_owned())?;
+                    outcome.map(|outcome| (outcome, looks))
+                })
+            };
+            let (floor, (outcome, looks)) = self.around(alone, looked_at)?;
+            let detail = format!("{looks} looks; {}", detail(&outcome));
+            series.add(outcome.records_per_second(), floor, detail);
+            Ok(())
+        })?;
+        close(log)?;
+        Ok(vec![series])
+    }
+
     fn recovery(&self) -> Result<Vec<Series>, String> {
         let mut series =
             Series::new("recovery scan / raw read of the same file", "B/s", Bar::AtLeast(0.85));
@@ -416,6 +468,8 @@ fn warm(cold: bool) -> &'static str {
 const READ_BYTES: u64 = 1 << 30;
 /// Records that are read at random in a round.
 const RANDOM_READS: u64 = 2000;
+/// How often statistics are looked at while the cost of that is measured.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// One blocked producer; what the figures have in common.
 const LOAD: Load = Load {

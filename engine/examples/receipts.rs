@@ -54,7 +54,7 @@ pub fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
     let shard = &log.stats().shards[0];
     println!(
         "{} records in {} commits and {} flushes; {} appends were refused at first",
-        shard.records_appended, shard.commits, shard.flushes, shard.rejected_memory
+        shard.records_appended, shard.commits, shard.flushes, shard.rejections.memory
     );
     log.close()?;
     Ok(())

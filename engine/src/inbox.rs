@@ -27,6 +27,7 @@ use crate::limits::SLOTS;
 use crate::options::Durability;
 use crate::queue::ChunkQueue;
 use crate::receipt::{Receipt, Ticket};
+use crate::stats::Rejections;
 
 /// So many chunks are worth waking a writer that waits for its disk.
 const WORTH_WAKING: usize = 4;
@@ -71,18 +72,8 @@ pub struct How {
     pub level: Durability,
     /// They share their flush with no other append call.
     pub apart: bool,
-    /// A refusal is not the caller's last word, so it is not counted.
+    /// A full log is not the caller's last word, so the refusal is not counted.
     pub will_try_again: bool,
-}
-
-impl Counts {
-    fn note(&mut self, refused: &AppendError) {
-        match refused {
-            AppendError::Full { reason: FullReason::Memory } => self.rejected_memory += 1,
-            AppendError::Full { reason: FullReason::Disk } => self.rejected_disk += 1,
-            _ => {}
-        }
-    }
 }
 
 /// What producers have done, summed over the slots.
@@ -92,10 +83,8 @@ pub struct Counts {
     pub records: u64,
     /// Payload bytes taken.
     pub bytes: u64,
-    /// Appends refused for want of memory.
-    pub rejected_memory: u64,
-    /// Appends refused because the disk is full.
-    pub rejected_disk: u64,
+    /// Appends refused.
+    pub rejections: Rejections,
 }
 
 /// Keeps the slots of different threads on different cache lines.
@@ -173,7 +162,13 @@ impl Inbox {
         records: &[R],
         how: How,
     ) -> Result<Receipt, AppendError> {
-        let bytes = self.checked_size(records)?;
+        let bytes = match self.checked_size(records) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.lock(slot).counts.rejections.note(&error);
+                return Err(error);
+            }
+        };
         let mut state = self.lock(slot);
         if how.apart && self.hand_over(slot, &mut state) {
             self.nudge();
@@ -181,8 +176,9 @@ impl Inbox {
         let chunk = match self.chunk_with_room(slot, &mut state, bytes) {
             Ok(chunk) => chunk,
             Err(error) => {
-                if !how.will_try_again {
-                    state.counts.note(&error);
+                let full = matches!(error, AppendError::Full { .. });
+                if !(full && how.will_try_again) {
+                    state.counts.rejections.note(&error);
                 }
                 return Err(error);
             }
@@ -578,8 +574,7 @@ impl Inbox {
             let counts = self.lock(slot).counts;
             sum.records += counts.records;
             sum.bytes += counts.bytes;
-            sum.rejected_memory += counts.rejected_memory;
-            sum.rejected_disk += counts.rejected_disk;
+            sum.rejections += counts.rejections;
             sum
         })
     }

@@ -35,6 +35,7 @@ pub mod limits;
 mod live;
 mod log;
 mod names;
+mod observe;
 mod open;
 mod options;
 mod published;
@@ -70,7 +71,7 @@ pub use ringlog_disk::{DiskError, DiskErrorKind, IoKind, MemoryDevice, Primitive
 pub use shard::Rotations;
 #[doc(hidden)]
 pub use shard::{Reply, Request, ShardCounts, Time};
-pub use stats::{RecoveryReport, ShardStats, Stats, TrimReport};
+pub use stats::{RecoveryReport, Rejections, ShardStats, Stats, TrimReport};
 pub use tools::{
     Dumped, Entry, EntryKind, Inspection, LostRange, Progress, RepairReport, SegmentInspection,
     SegmentLife, SegmentStream, ShardInspection, StreamInspection, VerifyReport, dump, inspect,

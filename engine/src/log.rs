@@ -18,13 +18,14 @@ use crate::ids::{Offset, StreamId};
 use crate::inbox::{Admission, How, Inbox};
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::live::LiveView;
+use crate::observe::{Traffic, trace};
 use crate::open::{self, Opened};
 use crate::options::{Durability, FrozenFormat, Options, RecoveryMode, Retention, SyncPolicy};
 use crate::published::Published;
 use crate::reader::{Follower, Live, OpenDisk, Reader, Record, ShardReads, Wanted};
 use crate::receipt::Receipt;
 use crate::recovery::Identity;
-use crate::runtime::{Shared, Snapshot, flush_histogram};
+use crate::runtime::{Shared, Snapshot};
 use crate::shard::{Reply, Request};
 use crate::stats::{RecoveryReport, ShardStats, Stats, TrimReport};
 
@@ -87,6 +88,9 @@ struct Inner {
     notes: Vec<String>,
     registry: RwLock<Registry>,
     recovery: RecoveryReport,
+    /// What was handed on as metrics.
+    #[cfg(feature = "metrics")]
+    told: Mutex<crate::observe::metrics::Told>,
     /// Keeps the directory locked until the log is closed.
     lock: Mutex<Option<ringlog_disk::Place>>,
 }
@@ -177,6 +181,7 @@ impl Log {
     }
 
     fn from_opened(opened: Opened, options: Options) -> Self {
+        trace::notes(&opened.notes);
         let mut places = HashMap::new();
         for (shard, open) in opened.shards.iter().enumerate() {
             for (id, name) in &open.names {
@@ -207,6 +212,8 @@ impl Log {
             notes: opened.notes,
             registry: RwLock::new(Registry { places, next }),
             recovery: RecoveryReport { shards },
+            #[cfg(feature = "metrics")]
+            told: Mutex::default(),
             shards: opened.shards,
             reads,
             lock: Mutex::new(Some(opened.lock)),
@@ -358,6 +365,15 @@ impl Log {
         }
     }
 
+    /// Hands the statistics on to the `metrics` facade, under the labels `log` (a name of your
+    /// choice) and `shard`. Call it when metrics are collected, or every few seconds: the writers
+    /// themselves know nothing of the facade. The names are listed in `docs/operations.md`.
+    #[cfg(feature = "metrics")]
+    pub fn record_metrics(&self, log: &str) {
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        crate::observe::metrics::record(log, &self.stats(), &mut told);
+    }
+
     /// What was found and done when the log was opened.
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.0.recovery
@@ -438,9 +454,9 @@ impl Inner {
         }
     }
 
-    fn snapshot(&self, shard: usize, streams: &[StreamId]) -> Option<Snapshot> {
+    fn snapshot(&self, shard: usize, streams: &[StreamId], all: bool) -> Option<Snapshot> {
         match &self.shards[shard].writer {
-            Writer::Running(shared, _) => shared.look(streams),
+            Writer::Running(shared, _) => shared.look(streams, all),
             Writer::ReadOnly { seen } => {
                 let offsets = match seen {
                     Seen::Live(view) => {
@@ -457,7 +473,8 @@ impl Inner {
                     counts: crate::shard::ShardCounts::default(),
                     staged: durable,
                     written: durable,
-                    flush_ns: flush_histogram(),
+                    traffic: Traffic::default(),
+                    histograms: None,
                     age_retention_paused: None,
                     offsets,
                 })
@@ -466,7 +483,7 @@ impl Inner {
     }
 
     fn next_offsets(&self, shard: usize, streams: &[StreamId]) -> Vec<Offset> {
-        self.snapshot(shard, streams)
+        self.snapshot(shard, streams, false)
             .map_or_else(|| vec![Offset(0); streams.len()], |snapshot| snapshot.offsets)
     }
 
@@ -476,42 +493,20 @@ impl Inner {
             Writer::Running(shared, _) => (shared.inbox.counts(), shared.inbox.depth()),
             Writer::ReadOnly { .. } => Default::default(),
         };
-        let snapshot = self.snapshot(number, &[]);
-        let histogram = snapshot.as_ref().map(|snapshot| snapshot.flush_ns.clone());
-        let paused = snapshot.as_ref().and_then(|snapshot| snapshot.age_retention_paused.clone());
-        let durable = shard.published.durable();
-        let (staged, written, counts) = snapshot.map_or_else(
-            || (durable, durable, crate::shard::ShardCounts::default()),
-            |snapshot| (snapshot.staged, snapshot.written, snapshot.counts),
-        );
+        let durable_lsn = shard.published.durable();
+        let gone = || Snapshot { staged: durable_lsn, written: durable_lsn, ..Snapshot::default() };
+        let look = self.snapshot(number, &[], true).unwrap_or_else(gone);
         ShardStats {
-            shard: number as u16,
             epoch: shard.epoch,
             records_appended: producers.records,
             bytes_appended: producers.bytes,
-            chunks_acknowledged: counts.acknowledged,
-            records_placed: counts.records,
-            batches: counts.batches,
-            commits: counts.commits,
-            bytes_written: counts.bytes_written,
-            flushes: counts.flushes,
-            flush_failures: counts.flush_failures,
-            last_flush_ns: counts.last_flush_ns,
-            flush_latency: histogram.unwrap_or_else(flush_histogram),
-            rotations: counts.rotations,
-            rotations_by_reason: counts.sealed,
-            trimmed_segments: counts.trimmed,
-            recycled_segments: counts.recycled,
-            age_retention_paused: paused,
-            pressure_flushes: counts.pressure_flushes,
-            rejected_memory: producers.rejected_memory,
-            rejected_disk: producers.rejected_disk,
+            rejections: producers.rejections,
             queue_depth: depth,
-            staged_lsn: staged,
-            written_lsn: written,
-            durable_lsn: durable,
+            durable_lsn,
             segments: shard.published.segment_count(),
             indexes: self.reads[number].indexes.report(),
+            recovery_time: shard.recovery.elapsed,
+            ..ShardStats::of(number as u16, look, &self.facts)
         }
     }
 }

@@ -5,12 +5,13 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use ringlog_disk::{Completion, Disk, DiskFacts, Wait};
 
 use crate::clock::Clock;
 use crate::ids::{Lsn, Offset, StreamId};
 use crate::inbox::{Admission, Inbox};
+use crate::observe::trace::Tracer;
+use crate::observe::{Histograms, Meter, Traffic};
 use crate::published::Published;
 use crate::shard::{Reply, Request, Shard, ShardCounts, Time};
 
@@ -21,17 +22,19 @@ const CHUNK_OPEN_NS: u64 = 1_000_000;
 pub(crate) enum Command {
     /// A request of the shard.
     Ask(Request, SyncSender<Reply>),
-    /// A look at it.
-    Look(Vec<StreamId>, SyncSender<Snapshot>),
+    /// A look at it, with its histograms or without.
+    Look(Vec<StreamId>, bool, SyncSender<Snapshot>),
 }
 
 /// A look at a shard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) counts: ShardCounts,
     pub(crate) staged: Lsn,
     pub(crate) written: Lsn,
-    pub(crate) flush_ns: Histogram<u64>,
+    pub(crate) traffic: Traffic,
+    /// Where they were asked for: they are large.
+    pub(crate) histograms: Option<Box<Histograms>>,
     /// Why retention by age does nothing.
     pub(crate) age_retention_paused: Option<String>,
     /// Next offsets of the streams asked for.
@@ -49,18 +52,14 @@ pub(crate) struct Shared {
     pub(crate) last: Mutex<Option<Snapshot>>,
 }
 
-/// A histogram of flush times: 1 µs to 60 s, three digits. Cannot fail: the bounds are constant.
-pub(crate) fn flush_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("constant bounds")
-}
-
 /// A shard with everything it needs to run. Whoever drives it supplies the time.
 pub(crate) struct Writer<D: Disk> {
     pub(crate) disk: D,
     pub(crate) shard: Shard,
     pub(crate) shared: Arc<Shared>,
     commands: Receiver<Command>,
-    flush_ns: Histogram<u64>,
+    meter: Meter,
+    tracer: Tracer,
     asked: Vec<(u64, SyncSender<Reply>)>,
     /// Answers to what whoever drives the writer has asked by itself.
     pub(crate) answers: Vec<(u64, Reply)>,
@@ -82,10 +81,11 @@ impl<D: Disk> Writer<D> {
     ) -> Self {
         Self {
             disk,
+            tracer: Tracer::new(shard.number()),
             shard,
             shared,
             commands,
-            flush_ns: flush_histogram(),
+            meter: Meter::default(),
             asked: Vec::new(),
             answers: Vec::new(),
             next_id: 0,
@@ -131,6 +131,9 @@ impl<D: Disk> Writer<D> {
         }
         let mut submitted = false;
         while let Some((tag, op)) = self.shard.next_op(now) {
+            if let Some(records) = self.meter.handed_out(&op, self.shard.counts()) {
+                self.tracer.commit(tag, records, &self.shard);
+            }
             self.disk.submit(tag, op);
             submitted = true;
         }
@@ -171,6 +174,7 @@ impl<D: Disk> Writer<D> {
         if any {
             let now = now();
             for done in completed.drain(..) {
+                self.tracer.completed(done.tag, done.result.is_ok());
                 self.shard.complete(done, now);
             }
             // What has gathered meanwhile goes with the next commit.
@@ -223,8 +227,8 @@ impl<D: Disk> Writer<D> {
                     self.asked.push((self.next_id, reply));
                     self.next_id += 1;
                 }
-                Ok(Command::Look(streams, reply)) => {
-                    let _ = reply.send(self.look(&streams)); // the asker may have gone
+                Ok(Command::Look(streams, all, reply)) => {
+                    let _ = reply.send(self.look(&streams, all)); // the asker may have gone
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return any,
             }
@@ -240,8 +244,9 @@ impl<D: Disk> Writer<D> {
         let shard = &self.shard;
         self.shared.published.set_marks(shard.staged(), shard.written(), shard.durable());
         for flush_ns in self.shard.take_flush_times() {
-            self.flush_ns.saturating_record(flush_ns);
+            self.meter.flushed(flush_ns);
         }
+        self.tracer.turn(&self.shard);
         let admission = match self.shard.is_disk_full() {
             true => Admission::DiskFull,
             false => Admission::Open,
@@ -249,6 +254,7 @@ impl<D: Disk> Writer<D> {
         self.shared.inbox.set_admission(admission);
         if let (Some(error), false) = (self.shard.poisoned(), self.poison_told) {
             self.poison_told = true;
+            self.tracer.poisoned(error);
             self.shared.inbox.poison(error.clone());
             self.shared.published.end(Some(error.clone()));
             self.shared.inbox.drain_slots();
@@ -289,12 +295,13 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    fn look(&self, streams: &[StreamId]) -> Snapshot {
+    fn look(&self, streams: &[StreamId], all: bool) -> Snapshot {
         Snapshot {
             counts: self.shard.counts().clone(),
             staged: self.shard.staged(),
             written: self.shard.written(),
-            flush_ns: self.flush_ns.clone(),
+            traffic: self.meter.traffic,
+            histograms: all.then(|| self.meter.histograms.clone()),
             age_retention_paused: self.shard.age_retention_paused().map(str::to_owned),
             offsets: streams.iter().map(|stream| self.shard.next_offset(*stream)).collect(),
         }
@@ -302,7 +309,7 @@ impl<D: Disk> Writer<D> {
 
     pub(crate) fn finish(self) {
         let all: Vec<StreamId> = (0..self.shard.stream_count()).map(StreamId).collect();
-        let last = self.look(&all);
+        let last = self.look(&all, true);
         *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         // Dropping the disk waits for what is in flight; whoever asks from now on is told by the
         // closed channel.
@@ -318,10 +325,10 @@ impl Shared {
         receiver.recv().ok()
     }
 
-    /// A look at the shard; the last one when the writer is gone.
-    pub(crate) fn look(&self, streams: &[StreamId]) -> Option<Snapshot> {
+    /// A look at the shard, with its histograms or without; the last one when the writer is gone.
+    pub(crate) fn look(&self, streams: &[StreamId], all: bool) -> Option<Snapshot> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        if self.commands.send(Command::Look(streams.to_vec(), sender)).is_ok() {
+        if self.commands.send(Command::Look(streams.to_vec(), all, sender)).is_ok() {
             self.inbox.wake_writer();
             if let Ok(snapshot) = receiver.recv() {
                 return Some(snapshot);

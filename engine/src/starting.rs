@@ -26,6 +26,7 @@ use crate::limits::{
     COMMITS_IN_FLIGHT_DEFAULT, MEMORY_BYTES_MIN,
 };
 use crate::log::{OpenShard, Writer as ShardWriter};
+use crate::observe::trace::Recovering;
 use crate::open::{Parts, report};
 use crate::options::{FrozenFormat, Options};
 use crate::published::Published;
@@ -285,6 +286,7 @@ pub(crate) struct Scanned {
     manifest: Manifest,
     tail: tail::Tail,
     scan_time: Duration,
+    span: Recovering,
 }
 
 /// Reads what recovery needs. Changes nothing.
@@ -293,6 +295,21 @@ pub(crate) fn scan_shard(
     identity: &Identity,
     measure: &dyn Fn() -> Duration,
 ) -> Result<Scanned, OpenError> {
+    let span = Recovering::begin(identity.shard);
+    match scan(disk, identity, measure) {
+        Ok((manifest, tail, scan_time)) => Ok(Scanned { manifest, tail, scan_time, span }),
+        Err(error) => {
+            span.failed(&error);
+            Err(error)
+        }
+    }
+}
+
+fn scan(
+    disk: &mut dyn Disk,
+    identity: &Identity,
+    measure: &dyn Fn() -> Duration,
+) -> Result<(Manifest, tail::Tail, Duration), OpenError> {
     let (manifest, streams) = load(disk, identity)?;
     let scan_pool = pool_for(identity.segment_bytes)?;
     let scan_began = measure();
@@ -300,7 +317,7 @@ pub(crate) fn scan_shard(
     let scan_time = measure().saturating_sub(scan_began);
     match &tail.corruption {
         Some(corruption) => Err(OpenError::Corrupt(corruption.clone())),
-        None => Ok(Scanned { manifest, tail, scan_time }),
+        None => Ok((manifest, tail, scan_time)),
     }
 }
 
@@ -312,12 +329,13 @@ pub(crate) fn start_shard<D: Disk>(
     begin: Begin<'_>,
     measure: &dyn Fn() -> Duration,
 ) -> Result<(Writer<D>, Ready), OpenError> {
-    let Scanned { manifest, tail, scan_time } = scanned;
+    let Scanned { manifest, tail, scan_time, span } = scanned;
     let Begin { options, pools, notes, now_ns } = begin;
     let mut recovery = report(identity.shard, &manifest, &tail, scan_time);
     let (begin, rewritten) = resume::resume(&mut disk, identity, manifest, tail, now_ns)?;
     recovery.records_rewritten = rewritten;
     recovery.elapsed = measure();
+    span.end(&recovery);
 
     let epoch = begin.manifest.epoch;
     let next_stream = begin.streams.count().max(1);

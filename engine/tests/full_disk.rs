@@ -64,7 +64,7 @@ fn a_full_disk_refuses_keeps_what_is_acknowledged_and_goes_on_by_itself() {
         assert_eq!(refused, AppendError::Full { reason: FullReason::Disk });
         assert!(acknowledged > 20, "only {acknowledged} records fitted 8 MiB");
         assert_eq!(stream.read(..).unwrap().filter(Result::is_ok).count() as u64, acknowledged);
-        assert!(log.stats().shards[0].rejected_disk > 0);
+        assert!(log.stats().shards[0].rejections.disk > 0);
 
         disk.grow(64);
         let begun = Instant::now();

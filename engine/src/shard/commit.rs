@@ -5,11 +5,11 @@ use std::sync::Arc;
 use ringlog_disk::{Block, Flush, Op, Slice, Tag};
 
 use super::retention::Reason;
-use super::{Commit, Flight, PIPELINE_BYTES, Shard, Time, WATERMARK_AFTER_NS};
+use super::{Commit, Flight, Load, PIPELINE_BYTES, Shard, Time, WATERMARK_AFTER_NS};
 use crate::chunk::{Chunk, FRAMES_START};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, HeaderSeed, Run};
 use crate::format::segment::SEGMENT_HEADER_BYTES;
-use crate::ids::{Lsn, SegmentId};
+use crate::ids::{Lsn, SegmentId, StreamId};
 use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES, COALESCE_BYTES_MAX};
 use crate::options::Durability;
 use crate::receipt::{Level, Ticket};
@@ -32,9 +32,10 @@ struct Gathered {
 /// What a commit carries so far.
 struct Draft {
     slices: Vec<Slice>,
-    tickets: Vec<(Option<Arc<Ticket>>, Durability)>,
+    tickets: Vec<Option<Arc<Ticket>>>,
     level: Durability,
     records: u64,
+    loads: [Load; 3],
     batches: u64,
     bytes: usize,
 }
@@ -56,13 +57,16 @@ impl Shard {
         self.counts.batches += draft.batches;
         self.counts.bytes_written += draft.bytes as u64;
         self.counts.records += draft.records;
-        self.counts.acknowledged +=
-            draft.tickets.iter().filter(|(_, level)| *level == Durability::Memory).count() as u64;
+        self.counts.acknowledged += draft.loads[Durability::Memory as usize];
         let flush = self.choose_flush(now);
         let wants_sync = draft.level == Durability::Synced;
         self.writes_in_flight += 1;
         self.oldest_pending_ns = now.mono_ns;
-        Some(self.write(before, draft.slices, draft.tickets, wants_sync, flush, now))
+        let write = self.write(before, draft.slices, draft.tickets, wants_sync, flush, now);
+        if let Some(commit) = self.commits.back_mut() {
+            commit.loads = draft.loads;
+        }
+        Some(write)
     }
 
     fn commit_is_due(&self, now: Time) -> bool {
@@ -113,6 +117,7 @@ impl Shard {
             tickets: Vec::with_capacity(self.pending.len().min(64)),
             level: Durability::Memory,
             records: 0,
+            loads: Default::default(),
             batches: 0,
             bytes: 0,
         };
@@ -184,11 +189,14 @@ impl Shard {
             self.streams.place(run);
             let (records, level) = (u64::from(run.count), chunk.level);
             self.plans.placed(run.stream, records, *bytes, level, now.mono_ns);
+            if run.stream != StreamId::CATALOGUE {
+                draft.loads[level as usize] += Load { records, bytes: *bytes };
+            }
         }
         if chunk.level == Durability::Memory {
             self.acks.extend(chunk.ticket.clone().map(|ticket| (ticket, Level::Placed)));
         }
-        draft.tickets.push((chunk.ticket.clone(), chunk.level));
+        draft.tickets.push(chunk.ticket.clone());
         self.runs.extend(chunk.runs.iter().map(|run| (run.stream, run.base, run.count)));
         if let Some(ticket) = &chunk.ticket {
             ticket.place(lsn, chunk.runs.clone());
@@ -359,7 +367,7 @@ impl Shard {
         &mut self,
         begin: Lsn,
         data: Vec<Slice>,
-        tickets: Vec<(Option<Arc<Ticket>>, Durability)>,
+        tickets: Vec<Option<Arc<Ticket>>>,
         wants_sync: bool,
         flush: Flush,
         now: Time,
@@ -377,6 +385,7 @@ impl Shard {
             tickets,
             placed_to: self.placed_to,
             wants_sync,
+            loads: Default::default(),
             written: false,
             flushed: false,
             flush_travels: flush != Flush::No,

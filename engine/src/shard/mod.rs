@@ -166,10 +166,12 @@ struct Commit {
     segment: SegmentId,
     end: Lsn,
     /// Its chunks that wait for more than they have.
-    tickets: Vec<(Option<Arc<Ticket>>, Durability)>,
+    tickets: Vec<Option<Arc<Ticket>>>,
     /// The number of its last chunk, or of the last one before it.
     placed_to: u64,
     wants_sync: bool,
+    /// What it carries, by the level that its chunks ask for.
+    loads: [Load; 3],
     written: bool,
     flushed: bool,
     /// Whether its write carries its flush.
@@ -197,13 +199,31 @@ pub struct Rotations {
     pub hand: u64,
 }
 
+/// Records of users, and their payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How many.
+    pub records: u64,
+    /// Bytes of payload.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Counters of a shard. All of them only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardCounts {
     /// Records placed.
     pub records: u64,
-    /// Records whose batch was acknowledged at the level they asked for.
-    pub acknowledged: u64,
+    /// Users' records, acknowledged at the strongest level that their chunk asked for.
+    pub acknowledged: Load,
+    /// Users' records, covered by a flush.
+    pub flushed: Load,
     /// Batches written.
     pub batches: u64,
     /// Write operations that carried them.
@@ -526,6 +546,17 @@ impl Shard {
         &self.counts
     }
 
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.config.shard
+    }
+
+    /// How many segments are being sealed.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn sealing(&self) -> usize {
+        self.rotation.sealing_len()
+    }
+
     /// Whether anybody is to be told of something.
     pub fn has_news(&self) -> bool {
         !self.acks.is_empty() || !self.failures.is_empty()
@@ -598,8 +629,7 @@ impl Shard {
         }
         let told = ReceiptError::Poisoned(error.clone());
         for commit in self.commits.drain(..) {
-            let tickets = commit.tickets.into_iter();
-            let tickets = tickets.filter_map(|(ticket, _)| ticket);
+            let tickets = commit.tickets.into_iter().flatten();
             self.failures.extend(tickets.map(|ticket| (ticket, told.clone())));
         }
         for chunk in self.pending.drain(..) {
@@ -665,8 +695,7 @@ impl Shard {
 impl Drop for Shard {
     /// Nobody waits for a shard that is gone. After a close there is nobody.
     fn drop(&mut self) {
-        let committed = self.commits.drain(..).flat_map(|commit| commit.tickets);
-        let waiting = committed.map(|(ticket, _)| ticket);
+        let waiting = self.commits.drain(..).flat_map(|commit| commit.tickets);
         let pending = self.pending.drain(..).map(|chunk| chunk.ticket);
         for ticket in waiting.chain(pending).flatten() {
             ticket.fail(ReceiptError::Closed);

@@ -46,9 +46,9 @@ impl Shard {
             }
             self.written = commit.end;
             self.written_to = commit.placed_to;
-            for (ticket, level) in &commit.tickets {
-                self.acks.extend(ticket.clone().map(|ticket| (ticket, Level::Written)));
-                self.counts.acknowledged += u64::from(*level == Durability::Written);
+            self.counts.acknowledged += commit.loads[Durability::Written as usize];
+            for ticket in commit.tickets.iter().flatten() {
+                self.acks.push((Arc::clone(ticket), Level::Written));
             }
             if !commit.wants_sync {
                 commit.tickets.clear();
@@ -61,9 +61,10 @@ impl Shard {
             let Some(commit) = self.commits.pop_front() else { break };
             self.durable = commit.end;
             self.durable_to = commit.placed_to;
-            for (ticket, level) in commit.tickets {
-                self.counts.acknowledged += u64::from(level == Durability::Synced);
-                self.acks.extend(ticket.map(|ticket| (ticket, Level::Synced)));
+            self.counts.acknowledged += commit.loads[Durability::Synced as usize];
+            commit.loads.into_iter().for_each(|load| self.counts.flushed += load);
+            for ticket in commit.tickets.into_iter().flatten() {
+                self.acks.push((ticket, Level::Synced));
             }
         }
         self.merge_finished();
@@ -79,7 +80,10 @@ impl Shard {
             if !alike || a.segment != b.segment || a.wants_sync || b.wants_sync {
                 return;
             }
-            self.commits.pop_front();
+            let first = self.commits.pop_front().map_or_else(Default::default, |one| one.loads);
+            for (sum, load) in self.commits[0].loads.iter_mut().zip(first) {
+                *sum += load;
+            }
         }
     }
 
