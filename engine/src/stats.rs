@@ -157,7 +157,10 @@ impl Rejections {
             AppendError::TooLarge { .. } => self.too_large += 1,
             AppendError::Closed => self.closed += 1,
             AppendError::Poisoned(_) => self.poisoned += 1,
-            AppendError::EmptyBatch | AppendError::NeverSynced | AppendError::ReadOnly => {}
+            AppendError::EmptyBatch
+            | AppendError::NeverSynced
+            | AppendError::ReadOnly
+            | AppendError::UnknownStream(_) => {}
         }
     }
 }

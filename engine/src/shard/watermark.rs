@@ -48,7 +48,7 @@ impl Shard {
             self.written_to = commit.placed_to;
             self.counts.acknowledged += commit.loads[Durability::Written as usize];
             for ticket in commit.tickets.iter().flatten() {
-                self.acks.push((Arc::clone(ticket), Level::Written));
+                self.acks.push((ticket.clone(), Level::Written));
             }
             if !commit.wants_sync {
                 commit.tickets.clear();
