@@ -143,7 +143,7 @@ impl Page {
         self.with(|all| {
             let mut text = String::new();
             let mut last = "";
-            let mut head = |text: &mut String, name: &str, kind: &str| {
+            let head = |text: &mut String, name: &str, kind: &str| {
                 let what = all.what.get(name).map_or("", String::as_str);
                 let _ = write!(text, "# HELP {name} {what}\n# TYPE {name} {kind}\n");
             };

@@ -130,8 +130,8 @@ impl<D: Disk> Writer<D> {
             self.take_chunks(now);
         }
         let mut submitted = false;
-        while let Some((tag, op)) = self.shard.next_op(now) {
-            if let Some(records) = self.meter.handed_out(&op, self.shard.counts()) {
+        while let Some((tag, mut op)) = self.shard.next_op(now) {
+            if let Some(records) = self.meter.handed_out(&mut op, self.shard.counts()) {
                 self.tracer.commit(tag, records, &self.shard);
             }
             self.disk.submit(tag, op);
@@ -300,7 +300,7 @@ impl<D: Disk> Writer<D> {
             counts: self.shard.counts().clone(),
             staged: self.shard.staged(),
             written: self.shard.written(),
-            traffic: self.meter.traffic,
+            traffic: self.meter.traffic(),
             histograms: all.then(|| self.meter.histograms.clone()),
             age_retention_paused: self.shard.age_retention_paused().map(str::to_owned),
             offsets: streams.iter().map(|stream| self.shard.next_offset(*stream)).collect(),

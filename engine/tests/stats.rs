@@ -1,7 +1,5 @@
 //! What a log tells of itself is what it did.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::time::Duration;
 
 use ringlog::{AppendError, Durability, Format, Log, Options, ShardStats, SyncPolicy};

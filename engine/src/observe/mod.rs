@@ -8,8 +8,11 @@
 pub(crate) mod metrics;
 pub(crate) mod trace;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use hdrhistogram::Histogram;
-use ringlog_disk::{Flush, Op};
+use ringlog_disk::{Content, Flush, Op};
 
 use crate::limits::BLOCK_BYTES;
 use crate::shard::ShardCounts;
@@ -73,7 +76,9 @@ pub(crate) struct Traffic {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     pub(crate) histograms: Box<Histograms>,
-    pub(crate) traffic: Traffic,
+    traffic: Traffic,
+    /// Bytes of small files that are made later, on another thread.
+    made: Arc<AtomicU64>,
     commits: u64,
     records: u64,
 }
@@ -81,8 +86,7 @@ pub(crate) struct Meter {
 impl Meter {
     /// The shard has given out an operation; `counts` are those after it. Gives the records of the
     /// commit, if it is one.
-    pub(crate) fn handed_out(&mut self, op: &Op, counts: &ShardCounts) -> Option<u64> {
-        let small = |bytes: usize| bytes.next_multiple_of(BLOCK_BYTES) as u64;
+    pub(crate) fn handed_out(&mut self, op: &mut Op, counts: &ShardCounts) -> Option<u64> {
         let mut bytes = 0;
         match op {
             Op::Write { data, flush, .. } => {
@@ -92,9 +96,20 @@ impl Meter {
                 self.traffic.own_flushes += u64::from(*flush == Flush::Own);
             }
             Op::Sync { .. } => self.traffic.file_flushes += 1,
-            Op::Create { bytes, .. } => self.traffic.prewritten += bytes,
-            Op::Replace { content, .. } | Op::Store { content, .. } => {
-                self.traffic.small_files += small(content.len());
+            Op::Create { bytes, .. } => self.traffic.prewritten += *bytes,
+            Op::Replace { content, .. } => self.traffic.small_files += in_blocks(content.len()),
+            Op::Store { content: Content::Bytes(content), .. } => {
+                self.traffic.small_files += in_blocks(content.len());
+            }
+            Op::Store { content, .. } => {
+                // How much it is comes out where it is made.
+                let made = Arc::clone(&self.made);
+                let make = std::mem::replace(content, Content::Bytes(Vec::new()));
+                *content = Content::made_by(move || {
+                    let bytes = make.into_bytes();
+                    made.fetch_add(in_blocks(bytes.len()), Ordering::Relaxed);
+                    bytes
+                });
             }
             _ => {}
         }
@@ -109,7 +124,17 @@ impl Meter {
         Some(records)
     }
 
+    /// What was handed out so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let made = self.made.load(Ordering::Relaxed);
+        Traffic { small_files: self.traffic.small_files + made, ..self.traffic }
+    }
+
     pub(crate) fn flushed(&mut self, elapsed_ns: u64) {
         self.histograms.flush_ns.saturating_record(elapsed_ns);
     }
+}
+
+fn in_blocks(bytes: usize) -> u64 {
+    bytes.next_multiple_of(BLOCK_BYTES) as u64
 }
