@@ -243,9 +243,7 @@ impl<D: Disk> Writer<D> {
         self.shared.published.add_trims(self.shard.take_trims());
         let shard = &self.shard;
         self.shared.published.set_marks(shard.staged(), shard.written(), shard.durable());
-        for flush_ns in self.shard.take_flush_times() {
-            self.meter.flushed(flush_ns);
-        }
+        self.meter_flushes();
         self.tracer.turn(&self.shard);
         let admission = match self.shard.is_disk_full() {
             true => Admission::DiskFull,
@@ -295,7 +293,14 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    fn look(&self, streams: &[StreamId], all: bool) -> Snapshot {
+    fn meter_flushes(&mut self) {
+        for flush_ns in self.shard.take_flush_times() {
+            self.meter.flushed(flush_ns);
+        }
+    }
+
+    fn look(&mut self, streams: &[StreamId], all: bool) -> Snapshot {
+        self.meter_flushes(); // or the histogram would lag behind the counts
         Snapshot {
             counts: self.shard.counts().clone(),
             staged: self.shard.staged(),
@@ -307,7 +312,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    pub(crate) fn finish(self) {
+    pub(crate) fn finish(mut self) {
         let all: Vec<StreamId> = (0..self.shard.stream_count()).map(StreamId).collect();
         let last = self.look(&all, true);
         *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
