@@ -11,15 +11,17 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use hdrhistogram::Histogram;
 use ringlog::{Durability, Log, Options, SyncPolicy};
 use ringlog_disk::IoKind;
 
 use crate::bare::{self, BareDisk};
 use crate::compare::Failure;
+use crate::driven::Driven;
 use crate::environment::{Machine, Place, interrupted, scratch};
 use crate::filler::{Filler, filled_segment};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
-use crate::percentile::percentile_ns;
+use crate::percentile::{new_histogram, percentile_ns};
 use crate::reads::{self, Filled};
 use crate::report::Out;
 use crate::series::{Around, Bar, Series, table};
@@ -32,12 +34,19 @@ const RECYCLABLE_BYTES: usize = 5 << 26;
 /// How often the bare commits are measured anew when there are too few of them.
 const FLOOR_ROUNDS_MAX: usize = 20;
 const MIB: usize = 1 << 20;
+/// The caller-driven shard and the bare primitives take turns of this length, ...
+const SLICE: Effort =
+    Effort { commits: Duration::from_millis(10), sequential: Duration::from_millis(10) };
+/// ... so many of them in a round.
+const DRIVEN_SLICES: usize = 60;
 
 /// One row of the table of figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Figure {
     /// One blocked producer, 4 KiB, against a bare commit
     Blocked,
+    /// The same on a shard that the measuring thread drives itself
+    Driven,
     /// 1 MiB batches against a sequential write
     Streaming,
     /// 256 B from many waiting at once, in bare commits
@@ -99,6 +108,7 @@ pub(crate) fn run(
     for figure in only {
         let measured = match figure {
             Figure::Blocked => bench.blocked(),
+            Figure::Driven => bench.driven(),
             Figure::Streaming => bench.streaming(),
             Figure::Grouped => bench.grouped(),
             Figure::Memory => bench.memory(),
@@ -189,6 +199,53 @@ impl Bench<'_> {
         })?;
         close(log)?;
         Ok(vec![series])
+    }
+
+    /// On each kind of I/O that is to be had, or on the one that was asked for.
+    fn driven(&self) -> Result<Vec<Series>, String> {
+        let new = |what| Series::new(what, "s", Bar::AtMost(1.10));
+        let mut kinds = Vec::new();
+        if self.io != IoKind::Blocking {
+            let what = "caller-driven, synced, 4 KiB, io_uring: p50 / better bare primitive's p50";
+            kinds.push((IoKind::Uring, new(what)));
+        }
+        if self.io != IoKind::Uring {
+            let what = "caller-driven, synced, 4 KiB, blocking: p50 / better bare primitive's p50";
+            kinds.push((IoKind::Blocking, new(what)));
+        }
+        let mut open = Vec::new();
+        for (io, series) in kinds {
+            let dir = scratch(self.dir)?;
+            let options = Options { io, ..self.options() };
+            open.push((Driven::open(dir.path(), options, 4096)?, series, dir));
+        }
+        self.repeat(|| {
+            for (driven, series, _) in &mut open {
+                let (mut latency, mut rounds) = (new_histogram(), Vec::new());
+                driven.run(LOAD.warm_up, &mut new_histogram())?;
+                // In turns of a few commits: what disturbs the machine meets both.
+                let few = |latency: &Histogram<u64>| percentile_ns(latency, 500).is_none();
+                while rounds.len() < DRIVEN_SLICES
+                    || rounds.len() < DRIVEN_SLICES * FLOOR_ROUNDS_MAX
+                        && (few(&latency) || Floor::of(&rounds).best_ns(BLOCK_BYTES).is_none())
+                {
+                    rounds.push(floor::measure_commits(&self.disk, &[BLOCK_BYTES], SLICE)?);
+                    driven.run(SLICE.commits, &mut latency)?;
+                }
+                let floor = Floor::of(&rounds).best_ns(BLOCK_BYTES);
+                let (primitive, floor) = floor.ok_or("too few bare commits for a median")?;
+                let p50 = percentile_ns(&latency, 500).ok_or("too few appends for a median")?;
+                let detail = format!("{} appends; floor: {}", latency.len(), primitive.name());
+                series.add(p50 as f64 / 1e9, Around::exact(floor as f64 / 1e9), detail);
+            }
+            Ok(())
+        })?;
+        let mut all = Vec::new();
+        for (driven, series, _) in open {
+            driven.close()?;
+            all.push(series);
+        }
+        Ok(all)
     }
 
     fn streaming(&self) -> Result<Vec<Series>, String> {

@@ -2,6 +2,7 @@
 
 mod bare;
 mod compare;
+mod driven;
 mod environment;
 mod figures;
 mod filler;

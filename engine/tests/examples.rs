@@ -10,6 +10,9 @@ mod async_no_runtime;
 #[path = "../examples/async_tokio.rs"]
 mod async_tokio;
 #[expect(dead_code, reason = "an example's main is for `cargo run`")]
+#[path = "../examples/caller_driven.rs"]
+mod caller_driven;
+#[expect(dead_code, reason = "an example's main is for `cargo run`")]
 #[path = "../examples/ingest.rs"]
 mod ingest;
 #[expect(dead_code, reason = "an example's main is for `cargo run`")]
@@ -38,6 +41,11 @@ fn many_receipts_per_thread() {
 #[test]
 fn a_receipt_without_a_runtime() {
     twice(async_no_runtime::run);
+}
+
+#[test]
+fn two_threads_drive_a_shard_each() {
+    twice(caller_driven::run);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod closed;
 mod common;
+mod driven;
 mod following;
 mod limits;
 mod order;
