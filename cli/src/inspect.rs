@@ -5,6 +5,7 @@ use ringlog::{Inspection, SegmentStream, ShardInspection, StreamId};
 use serde_json::{Value, json};
 
 use crate::output::{self, Exit, Failure, Messages};
+use crate::profile_disk;
 use crate::text::{bytes, escape, table, utc};
 
 /// Show the format, segments and streams of a log, changing and locking nothing.
@@ -95,6 +96,7 @@ fn inspection_json(inspection: &Inspection) -> Value {
         "epoch": inspection.epoch.0,
         "created_ns": inspection.created_ns,
         "segment_bytes": inspection.format.segment_bytes,
+        "profile": inspection.profile.as_ref().map(profile_disk::profile_json),
         "shards": shards,
     })
 }
@@ -143,6 +145,9 @@ fn inspection_text(inspection: &Inspection) -> String {
         inspection.shards.len(),
         bytes(inspection.format.segment_bytes)
     );
+    if let Some(profile) = &inspection.profile {
+        text += &format!("disk: {}\n", profile_disk::class_text(profile));
+    }
     for shard in &inspection.shards {
         let segments: Vec<Vec<String>> = shard
             .segments

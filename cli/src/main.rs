@@ -16,6 +16,7 @@ mod import;
 mod input;
 mod inspect;
 mod output;
+mod profile_disk;
 mod read;
 mod record;
 mod repair;
@@ -73,6 +74,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Stats(stats::StatsArgs),
+    ProfileDisk(profile_disk::ProfileDiskArgs),
     Trim(trim::TrimArgs),
     Retain(trim::RetainArgs),
     Rotate(rotate::RotateArgs),
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, messages),
         Command::Repair(args) => repair::run(args, messages),
         Command::Stats(args) => stats::run(args, messages),
+        Command::ProfileDisk(args) => profile_disk::run(args, messages),
         Command::Trim(args) => trim::trim(args, messages),
         Command::Retain(args) => trim::retain(args, messages),
         Command::Rotate(args) => rotate::run(args, messages),

@@ -5,7 +5,8 @@ use ringlog::{Inspection, Log, Options, RecoveryMode, RecoveryReport, Stats};
 use serde_json::{Value, json};
 
 use crate::output::{self, Exit, Failure, Messages};
-use crate::text::{bytes, escape};
+use crate::profile_disk;
+use crate::text::{bytes, escape, table};
 
 /// Show sizes, counts, what a recovery would find, and how the log reaches its disk; changing and
 /// locking nothing.
@@ -84,6 +85,8 @@ fn stats_json(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Valu
         "direct": stats.direct,
         "file_system": stats.file_system,
         "commit_primitive": stats.commit_primitive,
+        "settings": profile_disk::settings_json(&stats.settings),
+        "profile": stats.profile.as_ref().map(profile_disk::profile_json),
         "notes": stats.notes,
         "recovery": recovery,
     })
@@ -92,7 +95,7 @@ fn stats_json(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Valu
 fn stats_text(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> String {
     let mut text = format!(
         "{} records of {} streams in {} segments of {} shards, {}\n\
-         I/O: {}, {}, {}, commits with {}\n",
+         I/O: {}, {}, {}\n",
         totals.records,
         totals.streams,
         totals.segments,
@@ -101,8 +104,12 @@ fn stats_text(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Stri
         stats.io,
         if stats.direct { "direct" } else { "through the page cache" },
         escape(&stats.file_system),
-        stats.commit_primitive
     );
+    text += &match &stats.profile {
+        Some(profile) => format!("disk: {}\n", profile_disk::class_text(profile)),
+        None => "disk: not measured\n".to_owned(),
+    };
+    text += &table(&["setting", "value", "why"], &profile_disk::setting_rows(&stats.settings));
     for shard in &recovery.shards {
         text += &format!(
             "recovery of shard {}: {}, {} records found in {} segments, {} scanned in {:.3} s\n",

@@ -38,6 +38,7 @@ mod names;
 mod observe;
 mod open;
 mod options;
+mod profile;
 mod published;
 mod queue;
 mod reader;
@@ -53,6 +54,14 @@ pub mod testing;
 mod tools;
 mod window;
 
+/// What is measured of a disk, and what follows from it.
+pub mod disk_profile {
+    pub use ringlog_disk::{
+        Choice, DepthFigure, DiskClass, DiskFigures, DiskPlace, DiskProfile, Effort, Latency,
+        SizeFigure,
+    };
+}
+
 pub use error::{
     AppendError, Corruption, FullReason, LogError, OpenError, ReadError, ReceiptError, StreamError,
     TrimError,
@@ -64,6 +73,7 @@ pub use options::{
     Durability, Format, FrozenFormat, Options, OptionsBuilder, RecoveryMode, Retention, SyncPolicy,
     VARIABLES, Variable, Visibility,
 };
+pub use profile::{CommitSettings, measure_disk, measure_disk_of_log};
 pub use reader::{Follower, Reader, Record, RecordRef};
 pub use receipt::Receipt;
 pub use recovery::ShardRecovery;

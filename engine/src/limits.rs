@@ -17,9 +17,9 @@ pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Most commits in flight per shard.
 pub const COMMITS_IN_FLIGHT_MAX: usize = 8;
 /// Commits in flight per shard, unless chosen otherwise or by the disk.
-pub const COMMITS_IN_FLIGHT_DEFAULT: usize = 2;
+pub const COMMITS_IN_FLIGHT_DEFAULT: usize = ringlog_disk::profile::COMMITS_IN_FLIGHT_DEFAULT;
 /// Bytes of a commit at most, unless chosen otherwise or by the disk.
-pub const COMMIT_BYTES_DEFAULT: usize = 2 << 20;
+pub const COMMIT_BYTES_DEFAULT: usize = ringlog_disk::profile::COMMIT_BYTES_DEFAULT;
 /// Bytes of a stream's name, at most.
 pub const STREAM_NAME_BYTES_MAX: usize = 255;
 /// Most streams of a shard.

@@ -21,6 +21,7 @@ use crate::live::LiveView;
 use crate::observe::{Traffic, trace};
 use crate::open::{self, Opened};
 use crate::options::{Durability, FrozenFormat, Options, RecoveryMode, Retention, SyncPolicy};
+use crate::profile::CommitSettings;
 use crate::published::Published;
 use crate::reader::{Follower, Live, OpenDisk, Reader, Record, ShardReads, Wanted};
 use crate::receipt::Receipt;
@@ -86,6 +87,8 @@ struct Inner {
     reads: Vec<Arc<ShardReads>>,
     facts: ringlog_disk::DiskFacts,
     notes: Vec<String>,
+    profile: Option<ringlog_disk::DiskProfile>,
+    settings: CommitSettings,
     registry: RwLock<Registry>,
     recovery: RecoveryReport,
     /// What was handed on as metrics.
@@ -210,6 +213,8 @@ impl Log {
             meta: opened.meta,
             facts: opened.facts,
             notes: opened.notes,
+            profile: opened.profile,
+            settings: opened.settings,
             registry: RwLock::new(Registry { places, next }),
             recovery: RecoveryReport { shards },
             #[cfg(feature = "metrics")]
@@ -360,6 +365,8 @@ impl Log {
             commit_primitive: self.0.facts.commit_primitive,
             file_system: self.0.facts.file_system.clone(),
             notes: self.0.notes.clone(),
+            profile: self.0.profile.clone(),
+            settings: self.0.settings.clone(),
             log_id: self.0.meta.log,
             segment_bytes: self.0.meta.segment_bytes,
         }

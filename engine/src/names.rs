@@ -6,6 +6,8 @@ use crate::ids::SegmentId;
 
 /// The file that makes a directory a log.
 pub(crate) const LOG_FILE: &str = "log";
+/// What was measured of the disk below the log.
+pub(crate) const PROFILE_FILE: &str = "disk-profile";
 /// The manifest of a shard.
 pub(crate) const MANIFEST_FILE: &str = "manifest";
 
@@ -16,6 +18,11 @@ fn name(text: String) -> FileName {
 /// The manifest.
 pub(crate) fn manifest() -> FileName {
     name(MANIFEST_FILE.to_owned())
+}
+
+/// The file of the disk profile.
+pub(crate) fn disk_profile() -> FileName {
+    name(PROFILE_FILE.to_owned())
 }
 
 /// The directory of a shard.

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringlog_disk::profile::PROBE_FILE;
 use ringlog_disk::{
-    AnyDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, Effort, FileName, IoKind,
-    MemoryDevice, Op, Place, Primitive, entropy, profile_disk,
+    AnyDisk, Dir, Disk, DiskError, DiskErrorKind, DiskFacts, DiskOptions, DiskProfile, FileName,
+    IoKind, MemoryDevice, Op, Place, entropy,
 };
 
 use crate::clock::wall_ns;
@@ -18,6 +19,7 @@ use crate::live::LiveView;
 use crate::log::{OpenShard, Seen, Writer as ShardWriter, writes};
 use crate::names;
 use crate::options::{FrozenFormat, Options};
+use crate::profile::{self, CommitSettings, Profiled};
 use crate::published::Published;
 use crate::recovery::{
     Identity, ShardRecovery, ask, load, load_file, load_manifest, rebuild, resume, tail,
@@ -28,7 +30,7 @@ use crate::tools::BACKUP_PREFIX;
 use crate::window::pool_for;
 
 /// How long the lock of another process that is just going is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a log that changes while it is opened for reading is looked at.
 const READ_ATTEMPTS: u32 = 8;
 /// The largest file `log` that is read.
@@ -43,6 +45,8 @@ pub(crate) struct Opened {
     pub(crate) shards: Vec<OpenShard>,
     pub(crate) facts: DiskFacts,
     pub(crate) notes: Vec<String>,
+    pub(crate) profile: Option<DiskProfile>,
+    pub(crate) settings: CommitSettings,
     pub(crate) lock: Place,
 }
 
@@ -62,6 +66,7 @@ pub(crate) struct Found {
     pub(crate) meta: LogMeta,
     pub(crate) dir: Place,
     pub(crate) shards: Vec<Place>,
+    pub(crate) profiled: Profiled,
     pub(crate) notes: Vec<String>,
 }
 
@@ -121,14 +126,16 @@ fn find_place(path: &Path, dir: Place, options: &Options) -> Result<Found, OpenE
             _ => OpenError::Disk(error),
         })?);
     }
-    Ok(Found { meta, dir, shards: dirs, notes })
+    let measure = write && options.profile_disk;
+    let profiled = profile::find(&dir, meta.log, options, found.is_none(), measure)?;
+    Ok(Found { meta, dir, shards: dirs, profiled, notes })
 }
 
 fn open_found(found: Found, options: &Options) -> Result<Opened, OpenError> {
     let write = writes(options.recovery);
-    let Found { meta, dir, shards: dirs, mut notes } = found;
+    let Found { meta, dir, shards: dirs, mut profiled, mut notes } = found;
     let opened = match write {
-        true => open_for_writing(&dir, dirs, &meta, options)?,
+        true => open_for_writing(&dir, dirs, &meta, &profiled.settings.fill(options.clone()))?,
         false => {
             let open = |(shard, place)| {
                 open_for_reading(&dir, place, shard, &meta, options, READ_ATTEMPTS)
@@ -136,6 +143,9 @@ fn open_found(found: Found, options: &Options) -> Result<Opened, OpenError> {
             (0..).zip(dirs).map(open).collect::<Result<Vec<Parts>, OpenError>>()?
         }
     };
+    if write {
+        notes.extend(profiled.keep(&dir));
+    }
     let mut shards = Vec::with_capacity(opened.len());
     let mut facts = None;
     for (open, shard_facts, shard_notes) in opened {
@@ -148,7 +158,8 @@ fn open_found(found: Found, options: &Options) -> Result<Opened, OpenError> {
         shards.push(open);
     }
     let Some(facts) = facts else { return Err(missing_shard(0)) };
-    Ok(Opened { meta, shards, facts, notes, lock: dir })
+    let Profiled { profile, settings, .. } = profiled;
+    Ok(Opened { meta, shards, facts, notes, profile, settings, lock: dir })
 }
 
 fn missing_shard(shard: u16) -> OpenError {
@@ -162,7 +173,7 @@ fn missing_shard(shard: u16) -> OpenError {
     })
 }
 
-fn open_dir(path: &Path, create: bool) -> Result<Dir, OpenError> {
+pub(crate) fn open_dir(path: &Path, create: bool) -> Result<Dir, OpenError> {
     match Dir::open(path) {
         Ok(dir) => Ok(dir),
         Err(error) if error.kind == DiskErrorKind::NotFound && create => Ok(Dir::create_all(path)?),
@@ -192,7 +203,14 @@ pub(crate) fn find_meta(path: &Path, dir: &Place) -> Result<Option<LogMeta>, Ope
             let ours = |name: &str| {
                 // What a creation that was cut short may have left, and what a file system of
                 // its own begins with.
-                let left = ["shard-", "log.", BACKUP_PREFIX, "commit-probe.", "direct-probe."];
+                let left = [
+                    "shard-",
+                    "log.",
+                    names::PROFILE_FILE,
+                    BACKUP_PREFIX,
+                    PROBE_FILE,
+                    "direct-probe.",
+                ];
                 left.iter().any(|prefix| name.starts_with(prefix)) || name == "lost+found"
             };
             if let Some(other) = entries.iter().find(|name| !ours(name)) {
@@ -233,20 +251,9 @@ fn check_half_made(dir: &Place, name: &str) -> Result<(), OpenError> {
 
 /// Makes the files of an empty log; the file `log`, last, makes it one.
 fn create(dir: &Place, options: &Options) -> Result<LogMeta, OpenError> {
-    let primitive = match (options.primitive, dir.as_dir()) {
-        (Some(Primitive::Dsync), _) => 1,
-        (Some(Primitive::LinkedSync), _) => 2,
-        (None, None) => 0, // in memory there is nothing to choose
-        (None, Some(dir)) => match profile_disk(dir, options.io, Effort::Quick) {
-            Ok(profile) if profile.primitive.value == Primitive::LinkedSync => 2,
-            Ok(_) => 1,
-            Err(error) if error.kind == DiskErrorKind::Io => return Err(error.into()),
-            Err(_) => 0, // the measuring needs a little room; the log says itself what it lacks
-        },
-    };
     let FrozenFormat { segment_bytes, shards } = options.format.at_creation();
     let log = LogId(entropy()?);
-    let meta = LogMeta { log, created_ns: wall_ns(), segment_bytes, shards, primitive };
+    let meta = LogMeta { log, created_ns: wall_ns(), segment_bytes, shards };
     for shard in 0..meta.shards {
         let shard_dir = dir.subdir(&names::shard(shard), true)?;
         let mut disk = reading_disk(&shard_dir, IoKind::Blocking)?;

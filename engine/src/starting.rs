@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ringlog_disk::profile::commits_in_flight_unmeasured;
 use ringlog_disk::{
     AnyDisk, BlockPool, Dir, Disk, DiskError, DiskOptions, Place, Primitive, interrupt_cpu,
 };
@@ -228,7 +229,7 @@ impl Task {
         if dir.is_some() && !pools.small.huge_pages_advised() {
             notes.push("Huge pages are not available; transfers are split.".to_owned());
         }
-        let disk_options = disk_options(&self.options, &self.meta, &pools, true);
+        let disk_options = disk_options(&self.options, &pools, true);
         let mut disk = self.dir.disk(Some(&self.lock), self.options.io, &disk_options)?;
         let identity = Identity {
             log: self.meta.log,
@@ -247,16 +248,8 @@ impl Task {
 }
 
 /// How the disk of a writer is opened.
-pub(crate) fn disk_options(
-    options: &Options,
-    meta: &LogMeta,
-    pools: &Pools,
-    names_thread: bool,
-) -> DiskOptions {
-    let primitive = options.primitive.unwrap_or(match meta.primitive {
-        2 => Primitive::LinkedSync,
-        _ => Primitive::Dsync,
-    });
+pub(crate) fn disk_options(options: &Options, pools: &Pools, names_thread: bool) -> DiskOptions {
+    let primitive = options.primitive.unwrap_or(Primitive::Dsync);
     DiskOptions { pools: pools.all(), primitive, names_thread, ..DiskOptions::default() }
 }
 
@@ -345,7 +338,6 @@ pub(crate) fn start_shard<D: Disk>(
     published.set_segments(begin.segments.clone());
     published.set_durable(begin.next_lsn);
     published.add_trims(begin.streams.trims());
-    let one_sync_at_a_time = disk.facts().file_system == "btrfs";
     let config = ShardConfig {
         log: identity.log,
         shard: identity.shard,
@@ -353,7 +345,9 @@ pub(crate) fn start_shard<D: Disk>(
         segment_bytes: identity.segment_bytes,
         policy: options.sync,
         stream_policies: options.stream_sync.clone(),
-        commits_in_flight: if one_sync_at_a_time { 1 } else { commits_in_flight(options) },
+        commits_in_flight: options
+            .commits_in_flight
+            .unwrap_or_else(|| commits_in_flight_unmeasured(&disk.facts().file_system)),
         commit_bytes: options.commit_bytes.unwrap_or(COMMIT_BYTES_DEFAULT),
         linger_ns: options.linger.as_nanos() as u64,
         retention: options.retention,

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringlog_disk::DiskFacts;
+use ringlog_disk::{DiskFacts, DiskProfile};
 
 use crate::error::{AppendError, FullReason};
 use crate::ids::{Epoch, LogId, Lsn};
 use crate::index::IndexReport;
 use crate::observe::{Histograms, flush_histogram};
+use crate::profile::CommitSettings;
 use crate::recovery::ShardRecovery;
 use crate::runtime::Snapshot;
 use crate::shard::Rotations;
@@ -29,6 +30,11 @@ pub struct Stats {
     pub file_system: String,
     /// What is missing or falls short on this machine, in words.
     pub notes: Vec<String>,
+    /// What was measured of the disk below the log, its class and what follows; `None` in memory,
+    /// and where it could not be measured or was not to be ([`crate::Options::profile_disk`]).
+    pub profile: Option<DiskProfile>,
+    /// How the log commits, and why: an option, the profile, or the default.
+    pub settings: CommitSettings,
     /// The log's identity.
     pub log_id: LogId,
     /// Size of its segments in bytes.

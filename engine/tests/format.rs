@@ -4,6 +4,9 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use ringlog::disk_profile::{
+    DepthFigure, DiskFigures, DiskPlace, DiskProfile, Effort, Latency, SizeFigure,
+};
 use ringlog::format::batch::{
     BATCH_HEADER_BYTES, BatchHeader, BatchKind, FRAME_ALIGN, FrameKind, FrameRef, FrameSeed,
     HeaderSeed, Nonce, RUN_BYTES, Run, SECTION_HEADER_BYTES, SectionHeader, check_body,
@@ -12,6 +15,7 @@ use ringlog::format::batch::{
 use ringlog::format::catalogue::{self, CatalogueEntry};
 use ringlog::format::manifest::{CataloguePart, Manifest, ManifestSegment, SegmentState};
 use ringlog::format::meta::LogMeta;
+use ringlog::format::profile::StoredProfile;
 use ringlog::format::segment::{Sealed, SegmentFooter, SegmentHeader};
 use ringlog::format::{Refused, VERSION};
 use ringlog::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
@@ -333,11 +337,66 @@ proptest! {
     }
 
     #[test]
+    fn a_disk_profile_is_read_back(
+        words: [u64; 8], small: [u32; 4], answers: [Option<bool>; 3], flags: [bool; 4],
+        names in ("[a-z0-9]{0,64}", prop::option::of("[a-z0-9]{1,64}")),
+        sizes in 0_usize..17, depths in 0_usize..17, at: prop::sample::Index, bit in 0_u8..8,
+    ) {
+        let latency = Latency { p50_ns: words[0], p99_ns: words[1], samples: small[0] };
+        let figures = DiskFigures {
+            effort: if flags[0] { Effort::Quick } else { Effort::Full },
+            dsync: latency,
+            linked_sync: Latency { p50_ns: words[2], ..latency },
+            write: Latency { p99_ns: words[3], ..latency },
+            sizes: vec![SizeFigure { bytes: small[1], latency }; sizes],
+            depths: vec![DepthFigure { depth: small[1], bytes_per_second: words[4] }; depths],
+        };
+        let place = DiskPlace {
+            file_system: names.0,
+            device: (small[2], small[3]),
+            device_name: names.1,
+            rotational: answers[0],
+            write_back: answers[1],
+            polled: answers[2],
+            physical_block_bytes: (small[0] != 0).then_some(small[0]),
+            align_bytes: 1 << (small[1] % 32),
+            direct: flags[1],
+            huge_pages: flags[2],
+            uring: flags[3],
+        };
+        let profile = StoredProfile { log: LOG, measured_ns: words[5], place, figures };
+        let mut file = profile.encode();
+        prop_assert_eq!(StoredProfile::decode(&file).unwrap(), profile.clone());
+        // Whatever the numbers are, they can be judged.
+        let judged = DiskProfile::new(profile.place, profile.figures);
+        prop_assert!((1..=8).contains(&judged.commits_in_flight.value));
+        prop_assert!((64 << 10..=64 << 20).contains(&judged.commit_bytes.value));
+        let at = at.index(file.len());
+        prop_assert!(StoredProfile::decode(&file[..at]).is_err());
+        file[at] ^= 1 << bit;
+        prop_assert!(StoredProfile::decode(&file).is_err());
+    }
+
+    #[test]
+    fn a_disk_profile_of_any_content_is_no_panic(content in prop::collection::vec(any::<u8>(), 0..400)) {
+        let mut file = vec![0; 16];
+        file[..4].copy_from_slice(b"RLp1");
+        file[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        file[12..16].copy_from_slice(&(content.len() as u32).to_le_bytes());
+        file.extend(content);
+        let crc = crc32fast::hash(&file);
+        file[4..8].copy_from_slice(&crc.to_le_bytes());
+        if let Ok(profile) = StoredProfile::decode(&file) {
+            let _ = DiskProfile::new(profile.place, profile.figures);
+        }
+    }
+
+    #[test]
     fn the_file_log_is_read_back(
-        log: [u8; 16], words: [u64; 2], shards: u16, primitive: u16, at: prop::sample::Index, bit in 0_u8..8,
+        log: [u8; 16], words: [u64; 2], shards: u16, at: prop::sample::Index, bit in 0_u8..8,
     ) {
         let (created_ns, segment_bytes) = (words[0], words[1]);
-        let meta = LogMeta { log: LogId(log), created_ns, segment_bytes, shards, primitive };
+        let meta = LogMeta { log: LogId(log), created_ns, segment_bytes, shards };
         let mut file = meta.encode();
         prop_assert_eq!(LogMeta::decode(&file).unwrap(), meta);
         let at = at.index(file.len());
@@ -468,9 +527,7 @@ fn a_gap_hands_the_chain_on() {
 
 #[test]
 fn a_newer_version_is_not_called_damage() {
-    let mut file =
-        LogMeta { log: LOG, created_ns: 1, segment_bytes: 1 << 20, shards: 1, primitive: 0 }
-            .encode();
+    let mut file = LogMeta { log: LOG, created_ns: 1, segment_bytes: 1 << 20, shards: 1 }.encode();
     file[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
     assert!(matches!(LogMeta::decode(&file), Err(Refused::Damaged(_))), "its checksum is wrong");
     file[4..8].fill(0);
@@ -481,9 +538,7 @@ fn a_newer_version_is_not_called_damage() {
 
 #[test]
 fn an_unknown_feature_is_not_called_damage() {
-    let mut file =
-        LogMeta { log: LOG, created_ns: 1, segment_bytes: 1 << 20, shards: 1, primitive: 0 }
-            .encode();
+    let mut file = LogMeta { log: LOG, created_ns: 1, segment_bytes: 1 << 20, shards: 1 }.encode();
     file[10] = 4;
     file[4..8].fill(0);
     let crc = crc32fast::hash(&file);

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{Content, Fixture, STREAMS, files, options, record};
+use ringlog::disk_profile::{DepthFigure, DiskFigures, DiskPlace, Effort, Latency, SizeFigure};
 use ringlog::format::batch::{
     BATCH_HEADER_BYTES, BatchHeader, BatchKind, FrameKind, FrameSeed, HeaderSeed, Nonce, Run,
     SECTION_HEADER_BYTES, SectionHeader, check_body, encode_frame, frame_bytes,
@@ -26,6 +27,7 @@ use ringlog::format::batch::{
 use ringlog::format::catalogue::{self, CatalogueEntry};
 use ringlog::format::manifest::{CataloguePart, Manifest, ManifestSegment, SegmentState};
 use ringlog::format::meta::LogMeta;
+use ringlog::format::profile::StoredProfile;
 use ringlog::format::segment::{Sealed, SegmentFooter, SegmentHeader};
 use ringlog::{Epoch, Log, LogId, Lsn, Offset, SegmentId, StreamId};
 
@@ -224,12 +226,35 @@ fn entries() -> Vec<CatalogueEntry> {
 }
 
 fn log_file() -> LogMeta {
-    LogMeta {
+    LogMeta { log: LOG, created_ns: 1_700_000_000_000_000_000, segment_bytes: 1 << 26, shards: 4 }
+}
+
+fn disk_profile() -> StoredProfile {
+    let latency = |p50_ns| Latency { p50_ns, p99_ns: 2 * p50_ns, samples: 48 };
+    StoredProfile {
         log: LOG,
-        created_ns: 1_700_000_000_000_000_000,
-        segment_bytes: 1 << 26,
-        shards: 4,
-        primitive: 2,
+        measured_ns: 1_700_000_000_000_000_004,
+        place: DiskPlace {
+            file_system: "ext4".to_owned(),
+            device: (254, 1),
+            device_name: Some("vda1".to_owned()),
+            rotational: Some(true),
+            write_back: Some(true),
+            polled: Some(false),
+            physical_block_bytes: Some(4096),
+            align_bytes: 4096,
+            direct: true,
+            huge_pages: true,
+            uring: true,
+        },
+        figures: DiskFigures {
+            effort: Effort::Quick,
+            dsync: latency(81_000),
+            linked_sync: latency(93_000),
+            write: latency(46_000),
+            sizes: vec![SizeFigure { bytes: 4096, latency: latency(81_500) }],
+            depths: vec![DepthFigure { depth: 2, bytes_per_second: 3_000_000_000 }],
+        },
     }
 }
 
@@ -250,6 +275,7 @@ fn encodings() -> Vec<(&'static str, Vec<u8>)> {
         ("closed-manifest", closed_manifest().encode()),
         ("catalogue-part", catalogue::encode(LOG, SHARD, 3, &entries())),
         ("log-file", log_file().encode()),
+        ("disk-profile", disk_profile().encode()),
     ]
 }
 
@@ -313,6 +339,7 @@ fn each_stored_structure_is_read() {
     assert_eq!(Manifest::decode(&stored("closed-manifest")), Ok(closed_manifest()));
     assert_eq!(catalogue::decode(&stored("catalogue-part"), LOG, SHARD, 3), Ok(entries()));
     assert_eq!(LogMeta::decode(&stored("log-file")), Ok(log_file()));
+    assert_eq!(StoredProfile::decode(&stored("disk-profile")), Ok(disk_profile()));
 }
 
 /// A stream belongs to the shard that its name hashes to; that is part of the format, too.

@@ -6,6 +6,7 @@ mod acks;
 mod append_and_read;
 mod common;
 mod live;
+mod profile_disk;
 mod records;
 mod refusals;
 mod surroundings;

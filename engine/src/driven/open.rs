@@ -65,8 +65,8 @@ impl DrivenLog {
         Self::from_found(find_in(device, &options)?, options)
     }
 
-    fn from_found(found: Found, options: Options) -> Result<Self, OpenError> {
-        let options = Arc::new(options);
+    fn from_found(mut found: Found, options: Options) -> Result<Self, OpenError> {
+        let options = Arc::new(found.profiled.settings.fill(options));
         let meta = found.meta;
         let mut seats = Vec::with_capacity(found.shards.len());
         for (shard, dir) in (0..).zip(found.shards) {
@@ -85,6 +85,9 @@ impl DrivenLog {
                 notes: found.notes.clone(),
                 opened,
             });
+        }
+        if let Some(note) = found.profiled.keep(&found.dir) {
+            seats.iter_mut().for_each(|seat: &mut Seat| seat.notes.push(note.clone()));
         }
         Ok(Self { meta, seats })
     }
@@ -152,7 +155,7 @@ impl Seat {
         if dir.as_dir().is_some() && !pools.small.huge_pages_advised() {
             notes.push("Huge pages are not available; transfers are split.".to_owned());
         }
-        let disk_options = disk_options(&options, &meta, &pools, names_thread);
+        let disk_options = disk_options(&options, &pools, names_thread);
         let disk = dir.disk(Some(&lock), options.io, &disk_options)?;
         let own = without_linger(&options);
         let begin = Begin { options: &own, pools: pools.clone(), notes, now_ns: wall_ns() };

@@ -50,9 +50,6 @@ pub struct LogMeta {
     pub segment_bytes: u64,
     /// Number of its shards.
     pub shards: u16,
-    /// The commit primitive that was faster when the log was created: 0 unknown, 1 RWF_DSYNC,
-    /// 2 linked fdatasync.
-    pub primitive: u16,
 }
 
 impl LogMeta {
@@ -63,7 +60,6 @@ impl LogMeta {
         content.extend_from_slice(&self.created_ns.to_le_bytes());
         content.extend_from_slice(&self.segment_bytes.to_le_bytes());
         content.extend_from_slice(&self.shards.to_le_bytes());
-        content.extend_from_slice(&self.primitive.to_le_bytes());
         wrap(*b"RLl1", &content)
     }
 
@@ -81,7 +77,6 @@ impl LogMeta {
                 created_ns: fields.u64()?,
                 segment_bytes: fields.u64()?,
                 shards: fields.u16()?,
-                primitive: fields.u16()?,
             };
             (fields.left() == 0).then_some(meta)
         };

@@ -10,6 +10,7 @@ pub mod catalogue;
 pub mod index;
 pub mod manifest;
 pub mod meta;
+pub mod profile;
 pub mod segment;
 
 /// The newest format version that this code reads and the one that it writes.

@@ -54,6 +54,7 @@ impl OptionsBuilder {
         recovery: RecoveryMode, "What to do about damage.";
         io: IoKind, "How to reach the disk.";
         primitive: Option<Primitive>, "The commit primitive.";
+        profile_disk: bool, "Whether the disk is measured where no profile holds.";
         pin: bool, "Whether writer threads are pinned.";
         memory_bytes: usize, "Memory for records on their way to disk, for the whole log, in bytes.";
         batch_bytes_max: usize, "The largest record or atomic batch that must fit, in bytes.";

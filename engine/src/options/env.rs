@@ -47,6 +47,9 @@ pub const VARIABLES: &[Variable] = &[
     variable("RINGLOG_PRIMITIVE", "primitive", "dsync, linked", |o, text| {
         put(&mut o.primitive, primitive(text).map(Some))
     }),
+    variable("RINGLOG_PROFILE_DISK", "profile_disk", "0, 1", |o, text| {
+        put(&mut o.profile_disk, flag(text))
+    }),
     variable("RINGLOG_PIN", "pin", "0, 1", |o, text| put(&mut o.pin, flag(text))),
     variable("RINGLOG_MEMORY_BYTES", "memory_bytes", "4M to 4G", |o, text| {
         put(&mut o.memory_bytes, memory_size(text))

@@ -116,10 +116,15 @@ pub struct Options {
     /// [`crate::Stats::notes`]).
     #[cfg_attr(feature = "serde", serde(with = "serial::io"))]
     pub io: IoKind,
-    /// The commit primitive; `None` measures both on the log's directory when it is created, and
-    /// remembers the better one.
+    /// The commit primitive. `None`: what suits the disk (see [`Options::profile_disk`]), else
+    /// RWF_DSYNC.
     #[cfg_attr(feature = "serde", serde(with = "serial::primitive_or_none"))]
     pub primitive: Option<Primitive>,
+    /// Whether the disk is measured when the log is created, and again when the log lies on
+    /// another file system or device than its profile was measured on, or the profile is lost:
+    /// about 50 ms, below 1 s on a slow disk. Without, a stored profile is used where there is one
+    /// that holds, else defaults. Default: yes.
+    pub profile_disk: bool,
     /// Whether writer threads are pinned: shard 0 to the CPU that takes the disk's interrupts, if
     /// that is one, the others to the allowed CPUs behind it in turn. Default: yes.
     pub pin: bool,
@@ -193,6 +198,7 @@ impl Default for Options {
             recovery: RecoveryMode::Strict,
             io: IoKind::Auto,
             primitive: None,
+            profile_disk: true,
             pin: true,
             memory_bytes: 32 << 20,
             batch_bytes_max: 2 << 20,

@@ -54,7 +54,7 @@ fn times_and_sizes_can_be_written() {
 
 /// Fails to compile when a field is added: give it a variable, a method of the builder, a bound,
 /// a row in docs/operations.md, and a value here.
-fn none_is_the_default(options: &Options) -> [bool; 21] {
+fn none_is_the_default(options: &Options) -> [bool; 22] {
     let default = Options::default();
     let Options {
         create,
@@ -65,6 +65,7 @@ fn none_is_the_default(options: &Options) -> [bool; 21] {
         recovery,
         io,
         primitive,
+        profile_disk,
         pin,
         memory_bytes,
         batch_bytes_max,
@@ -86,6 +87,7 @@ fn none_is_the_default(options: &Options) -> [bool; 21] {
         *recovery != default.recovery,
         *io != default.io,
         *primitive != default.primitive,
+        *profile_disk != default.profile_disk,
         *pin != default.pin,
         *memory_bytes != default.memory_bytes,
         *batch_bytes_max != default.batch_bytes_max,
@@ -119,6 +121,7 @@ fn unusual() -> Options {
         .recovery(RecoveryMode::ReadOnly)
         .io(IoKind::Blocking)
         .primitive(Primitive::LinkedSync)
+        .profile_disk(false)
         .pin(false)
         .memory_bytes(64_usize << 20)
         .batch_bytes_max(1_usize << 20)
@@ -133,7 +136,7 @@ fn unusual() -> Options {
         .unwrap()
 }
 
-const ENVIRONMENT: [(&str, &str); 21] = [
+const ENVIRONMENT: [(&str, &str); 22] = [
     ("RINGLOG_CREATE", "0"),
     ("RINGLOG_SEGMENT_BYTES", "16M"),
     ("RINGLOG_SHARDS", "4"),
@@ -143,6 +146,7 @@ const ENVIRONMENT: [(&str, &str); 21] = [
     ("RINGLOG_RECOVERY", "read-only"),
     ("RINGLOG_IO", "blocking"),
     ("RINGLOG_PRIMITIVE", "linked"),
+    ("RINGLOG_PROFILE_DISK", "0"),
     ("RINGLOG_PIN", "0"),
     ("RINGLOG_MEMORY_BYTES", "64M"),
     ("RINGLOG_BATCH_BYTES_MAX", "1024K"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use ringlog_disk::{Disk, DiskErrorKind};
+use ringlog_disk::{Disk, DiskErrorKind, DiskProfile};
 
 use super::walk::{Item, Stretch};
 use super::{Meter, ShardFiles, open_dir, read_meta, shard_dir};
@@ -14,6 +14,7 @@ use crate::format::segment::Sealed;
 use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
 use crate::names;
 use crate::options::FrozenFormat;
+use crate::profile;
 use crate::recovery::{list_files, load, tail};
 use crate::shard::Streams;
 
@@ -31,6 +32,8 @@ pub struct Inspection {
     pub format: FrozenFormat,
     /// When it was created, in nanoseconds since 1970.
     pub created_ns: u64,
+    /// What was measured of the disk, where a profile is stored that holds here.
+    pub profile: Option<DiskProfile>,
     /// Its shards, in order.
     pub shards: Vec<ShardInspection>,
 }
@@ -160,8 +163,14 @@ fn look(path: &Path, segment_streams: bool) -> Result<Inspection, OpenError> {
         epoch = epoch.max(of_shard);
         shards.push(inspection);
     }
-    let format = meta.into();
-    Ok(Inspection { log_id: meta.log, epoch, format, created_ns: meta.created_ns, shards })
+    Ok(Inspection {
+        log_id: meta.log,
+        epoch,
+        format: meta.into(),
+        created_ns: meta.created_ns,
+        profile: profile::look(&dir, meta.log),
+        shards,
+    })
 }
 
 /// Tries again while the files change under it.

@@ -77,7 +77,8 @@ fn verify_log(
 ) -> Result<(), OpenError> {
     for entry in dir.entries()? {
         let listed = (0..meta.shards).any(|shard| names::shard(shard).as_str() == entry);
-        let ours = entry == names::LOG_FILE || entry.starts_with(super::BACKUP_PREFIX);
+        let ours = [names::LOG_FILE, names::PROFILE_FILE].contains(&entry.as_str())
+            || entry.starts_with(super::BACKUP_PREFIX);
         if !listed && !ours {
             report.notes.push(format!("{entry:?} belongs to nothing"));
         }

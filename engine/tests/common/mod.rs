@@ -15,6 +15,7 @@ pub fn options() -> Options {
         format: Format { segment_bytes: Some(1 << 20), shards: None },
         io: IoKind::Blocking,
         primitive: Some(Primitive::Dsync),
+        profile_disk: false,
         memory_bytes: 8 << 20,
         pin: false,
         ..Options::default()

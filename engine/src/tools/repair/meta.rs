@@ -70,7 +70,6 @@ fn gather(dir: &Place) -> Result<Option<LogMeta>, OpenError> {
         created_ns: votes.created_ns.get(log).copied().unwrap_or(0),
         segment_bytes: *segment_bytes,
         shards,
-        primitive: 0,
     }))
 }
 
