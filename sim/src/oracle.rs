@@ -19,6 +19,8 @@
 //!   recovered as durable, whatever a finished recovery served has to be there ever after;
 //! - **O5** what a recovery has cut off never comes back;
 //! - **O6** a fault that is part of life is no reason to refuse to open;
+//! - **O8** what was trimmed, acknowledged or served as trimmed, never comes back, and nothing is
+//!   trimmed that nobody asked for;
 //! - **O7** other damage is never silent, but for what was not yet proven durable.
 //!
 //! Offsets of a stream are 0, 1, 2, … in the order of placement. Payloads should be unique
@@ -119,6 +121,8 @@ pub enum Rule {
     O6,
     /// Silent damage.
     O7,
+    /// Trimmed and back, or trimmed for nothing.
+    O8,
 }
 
 /// One broken rule.
@@ -212,6 +216,8 @@ pub struct Ledger {
     dead: Vec<Append>,
     next_offset: BTreeMap<String, u64>,
     trimmed: BTreeMap<String, u64>,
+    /// Trims of streams: below the first, records must be gone; below the second they may be.
+    stream_trims: BTreeMap<String, (u64, u64)>,
     /// Positions that contradict the order of placement.
     misplaced: Vec<String>,
 }
@@ -306,6 +312,37 @@ impl Ledger {
         *limit = before.max(*limit);
     }
 
+    /// Enters that a trim of a stream was accepted: its records below this offset may be gone, once
+    /// the log says so.
+    pub fn trim_asked(&mut self, stream: &str, before: u64) {
+        let (_, may) = self.stream_trims.entry(stream.to_string()).or_default();
+        *may = before.max(*may);
+    }
+
+    /// Enters that such a trim was acknowledged: from now on those records are gone.
+    pub fn trim_acknowledged(&mut self, stream: &str, before: u64) {
+        let (must, may) = self.stream_trims.entry(stream.to_string()).or_default();
+        *must = before.max(*must);
+        *may = before.max(*may);
+    }
+
+    /// Enters where a recovered log says that a stream begins, because it was trimmed: judges that,
+    /// and takes it for granted from now on. To be called before [`Ledger::judge`].
+    pub fn trims_found(&mut self, stream: &str, first: u64, fault: FaultKind) -> Verdict {
+        let mut verdict = Verdict::default();
+        let (must, may) = self.stream_trims.entry(stream.to_string()).or_default();
+        // Where the log may have lost its end, it may have lost trims with it.
+        let least = if fault.excuses_loud_errors() { 0 } else { *must };
+        if !(least..=*may).contains(&first) {
+            let what = format!("{stream} begins at {first}, must at {must}, may at {may}");
+            verdict.found(Rule::O8, what);
+        }
+        // A trim that was cut off does not happen any more.
+        (*must, *may) = (first, first);
+        self.trimmed(stream, first);
+        verdict
+    }
+
     /// How many appends may still be there.
     pub fn live_appends(&self) -> usize {
         self.live.len()
@@ -328,11 +365,24 @@ impl Ledger {
                     let gaps = &recovered.reported_gaps;
                     verdict.found(Rule::O6, format!("gaps reported after {fault:?}: {gaps:?}"));
                 }
+                if !fault.excuses_loud_errors() {
+                    self.judge_trims(recovered, &mut verdict);
+                }
                 let present = self.match_records(recovered, &mut verdict);
                 self.judge_appends(recovered, &present, fault, &mut verdict);
             }
         }
         verdict
+    }
+
+    fn judge_trims(&self, recovered: &Recovered, verdict: &mut Verdict) {
+        for (stream, (must, _)) in &self.stream_trims {
+            let records = recovered.streams.get(stream).map_or(&[][..], |records| records);
+            if let Some((offset, _)) = records.iter().find(|(offset, _)| offset < must) {
+                let what = format!("{stream}/{offset} is there, trimmed before {must}");
+                verdict.found(Rule::O8, what);
+            }
+        }
     }
 
     /// The recovered content becomes the start of the next life: what is not in it must never come
@@ -658,6 +708,22 @@ mod tests {
         let id = ledger.submit_one(0, "s", b"next");
         ledger.acknowledge(id, Level::Synced, 3);
         assert_eq!(judge(&ledger, content(&[(2, &p[2]), (3, b"next")]), CUT), GOOD);
+    }
+
+    #[test]
+    fn a_trim_of_a_stream_holds_once_acknowledged_and_goes_no_further_than_asked() {
+        let (mut ledger, p) = ledger();
+        ledger.trim_asked("s", 3);
+        assert!(ledger.clone().trims_found("s", 0, CUT).is_good(), "it was cut off");
+        assert!(ledger.clone().trims_found("s", 4, CUT).breaks(Rule::O8));
+        ledger.trim_acknowledged("s", 2);
+        assert!(ledger.clone().trims_found("s", 1, CUT).breaks(Rule::O8));
+        assert!(ledger.trims_found("s", 2, CUT).is_good());
+        assert_eq!(judge(&ledger, content(&[(2, &p[2]), (3, &p[3])]), CUT), GOOD);
+        assert_eq!(judge(&ledger, content(&[(1, &p[1]), (2, &p[2])]), CUT), {
+            BTreeSet::from([Rule::O8])
+        });
+        assert!(ledger.clone().trims_found("s", 3, CUT).breaks(Rule::O8), "it was cut off before");
     }
 
     #[test]

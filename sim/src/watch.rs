@@ -12,6 +12,7 @@
 //! - **seal order**: a footer is written when all data of its segment is flushed; a manifest calls
 //!   a segment sealed only after its footer (or, without one, its data) is flushed;
 //! - **one nonce, one chunk**: outside recovery, no two sections carry the same nonce;
+//! - **only sealed ones go**: a running log drops no segment from its manifest but sealed ones;
 //! - **no retry**: after a write or a flush has failed, no other is submitted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use ringlog::format::batch::{
     BATCH_HEADER_BYTES, BatchHeader, HeaderSeed, RUN_BYTES, SECTION_HEADER_BYTES,
 };
 use ringlog::format::manifest::{Manifest, SegmentState};
+use ringlog::format::segment::Sealed;
 use ringlog::{LogId, Lsn, SegmentId};
 use ringlog_disk::{
     Completion, Disk, DiskFacts, Done, FileId, FileName, Flush, Op, Tag, Wait, Waker,
@@ -72,6 +74,28 @@ pub enum Content {
     Other,
 }
 
+/// A sealed segment that a manifest no longer lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its number.
+    pub segment: u64,
+    /// LSN of its first batch.
+    pub base_lsn: u64,
+    /// LSN behind its last batch.
+    pub end_lsn: u64,
+    /// Time of its last batch.
+    pub last_ns: u64,
+}
+
+/// What a durable manifest lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Time of the last batch of each sealed segment.
+    pub sealed: Vec<u64>,
+    /// Whether anything lies behind them.
+    pub is_open: bool,
+}
+
 #[derive(Debug, Default)]
 struct File {
     /// Everything before this was written, or must not be written again.
@@ -114,6 +138,8 @@ struct State {
     nonces: BTreeSet<Vec<u8>>,
     next_number: u64,
     violations: Vec<String>,
+    /// What was dropped, and how many sealed segments were left.
+    dropped: Vec<(Vec<Dropped>, u64)>,
     journal: Option<Vec<Seen>>,
     seen: usize,
     /// While set, nothing completes.
@@ -137,6 +163,23 @@ impl Watch {
     /// The rules that were broken, in words; takes them out.
     pub fn take_violations(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().violations)
+    }
+
+    /// What manifests have dropped while the log was running, and how many sealed segments each
+    /// of them left; takes it out.
+    pub fn take_dropped(&self) -> Vec<(Vec<Dropped>, u64)> {
+        std::mem::take(&mut self.lock().dropped)
+    }
+
+    /// What the last durable manifest lists.
+    pub fn kept(&self) -> Kept {
+        let state = self.lock();
+        let Some(manifest) = &state.manifest else { return Kept::default() };
+        let sealed: Vec<u64> = sealed_in(manifest).map(|(_, sealed)| sealed.last_ns).collect();
+        let is_listed = |name: &str| manifest.segments.iter().any(|e| name_of(e.segment) == name);
+        let written =
+            |(name, file): (&String, &File)| !file.sealed && file.high > 4096 && is_listed(name);
+        Kept { sealed, is_open: state.files.iter().any(written) }
     }
 
     /// What was seen, where a journal is kept.
@@ -176,6 +219,7 @@ impl WatchedDisk {
             nonces: BTreeSet::new(),
             next_number: 0,
             violations: Vec::new(),
+            dropped: Vec::new(),
             journal: journal.then(Vec::new),
             seen: 0,
             held: false,
@@ -386,8 +430,33 @@ impl State {
         }
     }
 
+    fn check_dropped(&mut self, next: &Manifest) -> Vec<String> {
+        let Some(before) = self.manifest.as_ref().filter(|_| self.serving) else {
+            return Vec::new();
+        };
+        let is_listed = |segment| next.segments.iter().any(|entry| entry.segment == segment);
+        let gone = before.segments.iter().filter(|entry| !is_listed(entry.segment));
+        let unsealed = gone.filter(|entry| !matches!(entry.state, SegmentState::Sealed { .. }));
+        let broken =
+            unsealed.map(|entry| format!("{} is dropped unsealed", name_of(entry.segment)));
+        let broken = broken.collect();
+        let dropped: Vec<Dropped> = sealed_in(before)
+            .filter(|(segment, _)| !is_listed(*segment))
+            .map(|(segment, sealed)| Dropped {
+                segment: segment.0,
+                base_lsn: sealed.base_lsn.0,
+                end_lsn: sealed.end_lsn.0,
+                last_ns: sealed.last_ns,
+            })
+            .collect();
+        if !dropped.is_empty() {
+            self.dropped.push((dropped, sealed_in(next).count() as u64));
+        }
+        broken
+    }
+
     fn check_manifest(&mut self, next: &Manifest) {
-        let mut broken = Vec::new();
+        let mut broken = self.check_dropped(next);
         for entry in &next.segments {
             let name = name_of(entry.segment);
             let Some(file) = self.files.get(&name) else { continue };
@@ -493,6 +562,13 @@ impl State {
         }
         self.manifest = Some(manifest);
     }
+}
+
+fn sealed_in(manifest: &Manifest) -> impl Iterator<Item = (SegmentId, Sealed)> {
+    manifest.segments.iter().filter_map(|entry| match entry.state {
+        SegmentState::Sealed { sealed, .. } => Some((entry.segment, sealed)),
+        _ => None,
+    })
 }
 
 fn name_of(segment: SegmentId) -> String {

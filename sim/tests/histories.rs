@@ -36,6 +36,13 @@ fn check(totals: &Totals) {
         ("refused for memory", totals.refused_memory),
         ("recycled", totals.recycled),
         ("trimmed", totals.trimmed),
+        ("trimmed for their number", totals.trimmed_by_number),
+        ("trimmed for their bytes", totals.trimmed_by_bytes),
+        ("trimmed for their age", totals.trimmed_by_age),
+        ("jumps of the clock", totals.clock_jumps),
+        ("trims of streams", totals.stream_trims),
+        ("sealed for their age", totals.sealed_by_age),
+        ("low memory", totals.pressure),
     ];
     for (what, count) in met {
         assert!(count > 0, "no history met this: {what}");

@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ringlog_disk::{Content, DiskError, Done, FileId, Flush, Op, Slice, Tag};
+use ringlog_disk::{Content, DiskError, DiskErrorKind, Done, FileId, Flush, Op, Slice, Tag};
 
 use super::reclaim::Look;
 use super::retention::{self, Reason, Wanted};
@@ -624,6 +624,10 @@ impl Shard {
                 // The spare is not what it should be: make a new file instead.
                 // (Under a new number: the rename may have happened.)
                 JobKind::Prepare { spare: Some(_), .. } if job.step <= 1 => {}
+                // A crash has left a file of a number that no manifest has seen, and it could not
+                // be removed: the next number will do.
+                JobKind::Prepare { .. } if job.step == 0 && error.kind == DiskErrorKind::Exists => {
+                }
                 // What cannot be removed is left; the next open tries again.
                 JobKind::Remove { .. } | JobKind::RemoveIndex { .. } => {}
                 JobKind::Seal { .. } if job.step > 4 => self.rotation.job = Some(job),

@@ -6,11 +6,12 @@ use std::task::{Context, Poll, Waker};
 
 use ringlog::testing::DrivenShard;
 use ringlog::{
-    AppendError, Durability, FullReason, Receipt, ReceiptError, Reply, Request, StreamId,
+    AppendError, Durability, FullReason, Offset, Receipt, ReceiptError, Reply, Request, StreamId,
     SyncPolicy, Time,
 };
 
-use super::plan::{Taste, durability};
+use super::keeping::{Keeping, Lies};
+use super::plan::{Taste, durability, retention};
 use crate::oracle::{Ledger, Level};
 use crate::rng::Rng;
 use crate::watch::{Watch, WatchedDisk};
@@ -53,6 +54,13 @@ impl Made {
     }
 }
 
+/// A trim of a stream that was accepted.
+pub(super) struct Trimmed {
+    pub(super) receipt: Receipt,
+    pub(super) stream: String,
+    pub(super) before: u64,
+}
+
 struct Asked {
     request: Request,
     answer: Receiver<Reply>,
@@ -69,6 +77,7 @@ pub(super) struct LifeCounts {
     pub(super) refused_disk: u64,
     pub(super) trimmed_segments: u64,
     pub(super) requests: u64,
+    pub(super) stream_trims: u64,
 }
 
 pub(super) struct Life {
@@ -78,8 +87,9 @@ pub(super) struct Life {
     pub(super) policy: SyncPolicy,
     pub(super) made: Vec<Made>,
     asked: Vec<Asked>,
-    /// `keep_sealed` of the trims that were asked for.
-    pub(super) trims: Vec<usize>,
+    pub(super) keeping: Keeping,
+    /// Trims of streams that were accepted.
+    pub(super) trims: Vec<Trimmed>,
     pub(super) counts: LifeCounts,
     pub(super) closed: bool,
     /// The close was answered with an error.
@@ -92,6 +102,7 @@ impl Life {
         watch: Watch,
         now: Time,
         policy: SyncPolicy,
+        keeping: Keeping,
     ) -> Self {
         Self {
             shard,
@@ -100,6 +111,7 @@ impl Life {
             policy,
             made: Vec::new(),
             asked: Vec::new(),
+            keeping,
             trims: Vec::new(),
             counts: LifeCounts::default(),
             closed: false,
@@ -112,7 +124,29 @@ impl Life {
         self.now.wall_ns += 1_000;
         let more = self.shard.turn(self.now);
         self.take_answers();
+        self.check_dropped();
         more
+    }
+
+    /// Holds what was dropped in the last turn against what may be.
+    fn check_dropped(&mut self) {
+        let dropped = self.watch.take_dropped();
+        if dropped.is_empty() {
+            return;
+        }
+        for trim in self.trims.iter().filter(|trim| trim.receipt.is_acknowledged()) {
+            let before = self.keeping.trimmed.entry(trim.stream.clone()).or_default();
+            *before = trim.before.max(*before);
+        }
+        let lies = |made: &Made| {
+            let position = made.receipt.position()?;
+            let end_offset = position.offset.0 + made.payloads.len() as u64;
+            Some(Lies { lsn: position.lsn.0, stream: made.stream.clone(), end_offset })
+        };
+        let here: Vec<Lies> = self.made.iter().filter_map(lies).collect();
+        for (gone, kept) in dropped {
+            self.keeping.dropped(&gone, kept, &here, self.now);
+        }
     }
 
     fn take_answers(&mut self) {
@@ -132,7 +166,10 @@ impl Life {
                 }
                 (Request::Close, Reply::Done) => self.closed = true,
                 (Request::Close, _) => self.close_refused = true,
-                (Request::Trim { .. }, Reply::Trimmed { segments }) => {
+                (Request::Trim { .. } | Request::Retain(_), Reply::Trimmed { segments }) => {
+                    if let Request::Retain(bounds) = request {
+                        self.keeping.retain_asked(bounds); // it may have come after a jump
+                    }
                     self.counts.trimmed_segments += segments;
                 }
                 _ => {}
@@ -142,16 +179,18 @@ impl Life {
 
     pub(super) fn ask(&mut self, request: Request) {
         self.counts.requests += 1;
-        if let Request::Trim { keep_sealed } = request {
-            self.trims.push(keep_sealed);
+        match request {
+            Request::Trim { keep_sealed } => self.keeping.trim_asked(keep_sealed),
+            Request::Retain(bounds) => self.keeping.retain_asked(bounds),
+            _ => {}
         }
         let answer = self.shard.request(request);
         self.asked.push(Asked { request, answer, before: self.made.len() });
     }
 
-    /// One thing that a user, the disk or time does.
-    pub(super) fn step(&mut self, ledger: &mut Ledger, taste: &mut Taste, rng: &mut Rng) {
-        match rng.below(100) {
+    /// One thing that a user, the disk or time does. True if the log is at rest after it.
+    pub(super) fn step(&mut self, ledger: &mut Ledger, taste: &mut Taste, rng: &mut Rng) -> bool {
+        match rng.below(106) {
             0..=54 => self.append(ledger, taste, rng),
             55..=84 => {
                 for _ in 0..1 + rng.below(6) {
@@ -159,22 +198,39 @@ impl Life {
                 }
             }
             85..=91 => {
-                let limit = [100_000, 2 * MS, 30 * MS, 300 * MS][rng.index(4)];
+                let limits = [100_000, 2 * MS, 30 * MS, 300 * MS, 300 * MS, 60_000 * MS];
+                let limit = limits[rng.index(6)];
                 let ns = rng.below(limit);
                 self.now.mono_ns += ns;
                 self.now.wall_ns += ns;
                 if rng.below(4) == 0 {
                     let jump = rng.below(2 * 3_600_000 * MS);
-                    self.now.wall_ns = (self.now.wall_ns + jump).saturating_sub(3_600_000 * MS);
+                    let jump = i128::from(jump) - i128::from(3_600_000 * MS);
+                    let wall_ns = i128::from(self.now.wall_ns) + jump;
+                    self.now.wall_ns = wall_ns as u64;
+                    self.keeping.clock_moved(jump);
                 }
                 self.turn();
             }
             92..=93 => self.ask(Request::Flush),
             94..=96 => self.ask(Request::Rotate),
             97 => self.ask(Request::Trim { keep_sealed: rng.index(3) }),
+            98..=99 => self.ask(Request::Retain(retention(rng))),
+            100..=103 => self.trim_stream(taste, rng),
             _ => {
-                self.settle();
+                let rests = self.settle() && !self.shard.is_disk_full();
+                return rests && self.shard.poisoned().is_none() && self.asked.is_empty();
             }
+        }
+        false
+    }
+
+    fn trim_stream(&mut self, taste: &Taste, rng: &mut Rng) {
+        let Some((id, stream)) = self.stream(rng.index(taste.streams)) else { return };
+        let before = rng.below(self.shard.next_offset(id).0 + 1);
+        if let Ok(receipt) = self.shard.trim_stream(id, Offset(before)) {
+            self.counts.stream_trims += 1;
+            self.trims.push(Trimmed { receipt, stream, before });
         }
     }
 

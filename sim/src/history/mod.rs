@@ -5,13 +5,14 @@
 //! with cuts and errors in it), judge, append and ask, meet the fault. Damage and lies come last,
 //! since after them the log may be gone. Nothing but the seed decides anything.
 
+mod keeping;
 mod life;
 mod plan;
 mod reading;
 
 use std::fmt;
 
-use ringlog::format::manifest::{Manifest, SegmentState};
+use ringlog::format::manifest::Manifest;
 use ringlog::testing::{DrivenShard, ShardIdentity};
 use ringlog::{LogId, OpenError, Options, ReceiptError, Request, Time};
 
@@ -22,6 +23,7 @@ use crate::rng::Rng;
 use crate::watch::{Watch, WatchedDisk};
 use crate::{SimDisk, SimWorld, WorldOptions};
 
+use keeping::{Keeping, Lies};
 use life::{Life, MS};
 use plan::{Ending, Taste};
 pub use plan::{Memories, SEGMENT_BYTES};
@@ -73,6 +75,24 @@ pub struct Totals {
     pub recycled: u64,
     /// Segments that were trimmed.
     pub trimmed: u64,
+    /// Segments that retention trimmed, because of their number.
+    pub trimmed_by_number: u64,
+    /// Because of their bytes.
+    pub trimmed_by_bytes: u64,
+    /// Because of their age.
+    pub trimmed_by_age: u64,
+    /// Segments that went because all in them was trimmed.
+    pub trimmed_by_streams: u64,
+    /// Jumps of the wall clock.
+    pub clock_jumps: u64,
+    /// Trims of single streams.
+    pub stream_trims: u64,
+    /// Segments sealed for their age.
+    pub sealed_by_age: u64,
+    /// Times that memory ran low.
+    pub pressure: u64,
+    /// Indexes stored, or torn by a crash.
+    pub stores: u64,
     /// Operations that the disk carried out on data.
     pub data_operations: u64,
 }
@@ -83,7 +103,7 @@ impl Totals {
         self.power_cuts + self.kills + self.faults + self.damages
     }
 
-    fn numbers(&mut self) -> [(&'static str, &mut u64); 23] {
+    fn numbers(&mut self) -> [(&'static str, &mut u64); 32] {
         [
             ("histories", &mut self.histories),
             ("lives", &mut self.lives),
@@ -107,6 +127,15 @@ impl Totals {
             ("segments opened", &mut self.rotations),
             ("recycled", &mut self.recycled),
             ("trimmed", &mut self.trimmed),
+            ("  for their number", &mut self.trimmed_by_number),
+            ("  for their bytes", &mut self.trimmed_by_bytes),
+            ("  for their age", &mut self.trimmed_by_age),
+            ("  for their streams", &mut self.trimmed_by_streams),
+            ("jumps of the clock", &mut self.clock_jumps),
+            ("trims of streams", &mut self.stream_trims),
+            ("sealed for their age", &mut self.sealed_by_age),
+            ("memory low", &mut self.pressure),
+            ("indexes stored", &mut self.stores),
             ("data operations", &mut self.data_operations),
         ]
     }
@@ -154,6 +183,7 @@ pub fn run(seed: u64, memories: &mut Memories, tell: bool) -> Report {
     history.totals.power_cuts = stats.crashes;
     history.totals.kills = stats.kills;
     history.totals.faults = stats.faults;
+    history.totals.stores = stats.stores;
     history.totals.data_operations = stats.writes + stats.reads + stats.syncs;
     Report {
         totals: history.totals,
@@ -182,7 +212,6 @@ struct History {
     /// What has happened since the last recovery that was judged.
     fault: FaultKind,
     trimmed_lsn: u64,
-    trims: Vec<usize>,
     totals: Totals,
     story: Option<Vec<String>>,
 }
@@ -212,7 +241,6 @@ impl History {
             now: Time { mono_ns: MS, wall_ns: 1_700_000_000_000 * MS },
             fault: FaultKind::CleanClose,
             trimmed_lsn: 0,
-            trims: Vec::new(),
             totals: Totals::default(),
             story: tell.then(Vec::new),
         }
@@ -238,7 +266,8 @@ impl History {
                 self.world.kill(Kill::LandAll);
                 return Ok(());
             }
-            let mut life = Life::new(shard, watch.clone(), self.now, options.sync);
+            let keeping = self.keeping(&options, &shard, &watch);
+            let mut life = Life::new(shard, watch.clone(), self.now, options.sync, keeping);
             let lived = self.one_life(&mut life, &watch, ending);
             self.now = life.now;
             self.now.mono_ns = MS;
@@ -250,6 +279,26 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// What is known of segments and trims when a life begins.
+    fn keeping(
+        &self,
+        options: &Options,
+        shard: &DrivenShard<WatchedDisk>,
+        watch: &Watch,
+    ) -> Keeping {
+        let lies = self.places.iter().map(|place| Lies {
+            lsn: place.lsn,
+            stream: place.stream.clone(),
+            end_offset: place.end_offset,
+        });
+        let newest_ns = watch.kept().sealed.iter().max().copied().unwrap_or(0);
+        let mut keeping = Keeping::new(options, lies.collect(), newest_ns, self.now);
+        for (id, name) in shard.streams() {
+            keeping.trimmed.insert(name.to_string(), shard.trimmed_before(*id).0);
+        }
+        keeping
     }
 
     fn check_violations(&self, watch: &Watch) -> Wrong {
@@ -355,6 +404,13 @@ impl History {
         self.totals.recoveries += 1;
         self.totals.rewritten += shard.recovery().records_rewritten;
         let outcome = reading::read_all(&self.world, shard);
+        for (id, name) in shard.streams() {
+            let first = shard.trimmed_before(*id).0;
+            let verdict = self.ledger.trims_found(name, first, self.fault);
+            if !verdict.is_good() {
+                return Err(verdict.to_string());
+            }
+        }
         let verdict = self.ledger.judge(&outcome, self.fault);
         let fault = self.fault;
         self.tell(|| {
@@ -402,6 +458,7 @@ impl History {
         let strike_at = self.rng.below(steps + 1);
         let relief_at = strike_at + self.rng.below(20);
         let crashes = self.world.stats().crashes;
+        life.turn(); // from here on the shard knows the time
         for step in 0..steps {
             if step == strike_at {
                 self.strike(ending);
@@ -411,9 +468,15 @@ impl History {
                 self.tell(|| "  there is room again".to_owned());
             }
             let (ledger, taste, rng) = (&mut self.ledger, &mut self.taste, &mut self.rng);
-            life.step(ledger, taste, rng);
+            let rests = life.step(ledger, taste, rng);
             if self.world.stats().crashes > crashes {
                 break;
+            }
+            if rests {
+                life.keeping.at_rest(&life.watch.kept(), life.now);
+            }
+            if let Some(wrong) = life.keeping.wrong.first() {
+                return Err(wrong.clone());
             }
         }
         self.end_life(life, ending, crashes)?;
@@ -439,8 +502,15 @@ impl History {
                 self.tell(|| format!("  {class:?} will fail: {nth:?}, {errno}, {landed:?}"));
             }
             Ending::FailedName => {
-                let classes =
-                    [Class::Create, Class::Rename, Class::Remove, Class::Replace, Class::SyncDir];
+                let classes = [
+                    Class::Create,
+                    Class::Rename,
+                    Class::Remove,
+                    Class::Replace,
+                    Class::SyncDir,
+                    Class::Store,
+                    Class::Load,
+                ];
                 let class = classes[self.rng.index(classes.len())];
                 let nth = When::Nth(1 + self.rng.below(4));
                 self.world.arm(Fault::new(class, nth, eio));
@@ -698,8 +768,15 @@ impl History {
                 None => self.ledger.placed(id, offset),
             }
         }
-        self.trims.clone_from(&life.trims);
-        self.enter_trims()?;
+        for trim in &life.trims {
+            self.ledger.trim_asked(&trim.stream, trim.before);
+            if trim.receipt.is_acknowledged() {
+                self.ledger.trim_acknowledged(&trim.stream, trim.before);
+            } else if life.closed {
+                return Err(format!("a trim of {} is not done after a close", trim.stream));
+            }
+        }
+        self.enter_trims(&life.keeping)?;
         let counts = &life.counts;
         self.totals.appends += counts.appends;
         self.totals.records += counts.records;
@@ -708,11 +785,23 @@ impl History {
         self.totals.trimmed += counts.trimmed_segments;
         self.totals.rotations += life.shard.counts().rotations;
         self.totals.recycled += life.shard.counts().recycled;
+        self.totals.sealed_by_age += life.shard.counts().sealed.age;
+        self.totals.pressure += life.shard.counts().pressure_flushes;
+        self.totals.stream_trims += counts.stream_trims;
+        let kept = &life.keeping.counts;
+        self.totals.trimmed_by_number += kept.by_number;
+        self.totals.trimmed_by_bytes += kept.by_bytes;
+        self.totals.trimmed_by_age += kept.by_age;
+        self.totals.trimmed_by_streams += kept.by_streams;
+        self.totals.clock_jumps += kept.jumps;
         Ok(())
     }
 
-    /// What the manifest says was trimmed may be gone, if a trim of that much was asked for.
-    fn enter_trims(&mut self) -> Wrong {
+    /// What the manifest says was trimmed may be gone, if it was dropped with reason.
+    fn enter_trims(&mut self, keeping: &Keeping) -> Wrong {
+        if let Some(wrong) = keeping.wrong.first() {
+            return Err(wrong.clone());
+        }
         let files = self.world.files();
         if !files.iter().any(|(name, _)| name == "manifest") {
             return Ok(()); // recovery will say so
@@ -722,14 +811,8 @@ impl History {
         if lsn <= self.trimmed_lsn {
             return Ok(());
         }
-        let sealed = |state| matches!(state, SegmentState::Sealed { .. });
-        let kept = manifest.segments.iter().filter(|entry| sealed(entry.state)).count();
-        match self.trims.iter().min() {
-            None => return Err("segments are trimmed, and nobody asked for it".to_owned()),
-            Some(keep) if kept < *keep => {
-                return Err(format!("{kept} sealed segments are left of {keep} to be kept"));
-            }
-            Some(_) => {}
+        if lsn > keeping.dropped_to {
+            return Err(format!("the log begins at {lsn}, and no segment before was dropped"));
         }
         self.trimmed_lsn = lsn;
         for place in self.places.iter().filter(|place| place.lsn < lsn) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringlog::testing::ShardMemory;
-use ringlog::{DiskError, Durability, Options, SyncPolicy};
+use ringlog::{DiskError, Durability, Options, Retention, SyncPolicy};
 
 use crate::rng::Rng;
 
@@ -115,7 +115,27 @@ pub(super) fn options(rng: &mut Rng) -> Options {
         ..Options::default()
     };
     options.format.segment_bytes = Some(SEGMENT_BYTES);
+    options.retention = retention(rng);
+    if rng.below(6) == 0 {
+        options.rotate_after = Some(Duration::from_millis(1000 + rng.below(30_000)));
+    }
     options
+}
+
+/// Bounds on what is kept; mostly none, so that there is something to recover.
+pub(super) fn retention(rng: &mut Rng) -> Retention {
+    let mut retention = Retention::default();
+    match rng.below(12) {
+        0 => retention.max_segments = Some(rng.below(4)),
+        1 => retention.max_bytes = Some((4 + rng.below(5)) * SEGMENT_BYTES),
+        2 | 3 => retention.max_age = Some(Duration::from_millis(1000 + rng.below(120_000))),
+        4 => {
+            retention.max_segments = Some(rng.below(4));
+            retention.max_age = Some(Duration::from_millis(1000 + rng.below(10_000)));
+        }
+        _ => {}
+    }
+    retention
 }
 
 /// A durability that the policy can acknowledge.

@@ -4,7 +4,7 @@ use ringlog::format::batch::{BATCH_HEADER_BYTES, BatchHeader, HeaderSeed};
 use ringlog::format::manifest::Manifest;
 use ringlog::{Durability, Epoch, Lsn, OpenError, Request, SegmentId, SyncPolicy};
 use ringlog_sim::watch::{Content, Seen};
-use ringlog_sim::{Crash, Moment, SimDisk, SimWorld};
+use ringlog_sim::{Class, Crash, Effect, Fault, Landed, Moment, SimDisk, SimWorld, When};
 
 use crate::common::{IDENTITY, MS, Running, open, options, try_open, world};
 
@@ -309,4 +309,20 @@ fn no_bit_of_a_batch_may_change_unnoticed() {
         }
     }
     assert_eq!(silent, Vec::<u64>::new(), "bits that nobody misses");
+}
+
+#[test]
+fn a_file_that_a_crash_has_left_and_that_cannot_be_removed_is_passed_over() {
+    let world = world();
+    world.put("0000000000000002.seg", &[7; 4096]);
+    let effect = Effect::Fail { errno: 5, landed: Landed::Nothing };
+    world.arm(Fault::new(Class::Remove, When::From(1), effect));
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    for at in 0..8 {
+        shard.append_and_wait(&[at], Durability::Synced);
+        shard.ask_and_wait(Request::Rotate);
+    }
+    assert_eq!(shard.shard.poisoned(), None);
+    assert_eq!(shard.read().len(), 8);
+    shard.check();
 }
