@@ -39,6 +39,8 @@ fn check(totals: &Totals) {
         ("trimmed for their number", totals.trimmed_by_number),
         ("trimmed for their bytes", totals.trimmed_by_bytes),
         ("trimmed for their age", totals.trimmed_by_age),
+        ("trimmed for their streams", totals.trimmed_by_streams),
+        ("indexes stored", totals.stores),
         ("jumps of the clock", totals.clock_jumps),
         ("trims of streams", totals.stream_trims),
         ("sealed for their age", totals.sealed_by_age),

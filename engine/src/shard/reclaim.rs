@@ -73,8 +73,11 @@ fn next_sealed(manifest: &Manifest, after: Option<SegmentId>) -> Option<(Segment
 impl Shard {
     /// Whether a look may find something; trims count once they are durable.
     fn may_reclaim(&self) -> bool {
-        let durable = self.trims.iter().all(|(lsn, ..)| *lsn < self.durable);
-        self.reclaimer.changed && durable && self.streams.trims().next().is_some()
+        self.reclaimer.changed && self.trims_are_durable() && self.streams.trims().next().is_some()
+    }
+
+    fn trims_are_durable(&self) -> bool {
+        self.trims.iter().all(|(lsn, ..)| *lsn < self.durable)
     }
 
     /// When [`Shard::look_for_trimmed`] has something to do.
@@ -111,6 +114,11 @@ impl Shard {
     /// What was read for a look.
     pub(super) fn looked(&mut self, look: &mut Look, done: Option<&Done>, now: Time) {
         let Some((segment, sealed)) = look.at.take() else { return };
+        if !self.trims_are_durable() {
+            // One was placed meanwhile: a crash could take it back, but not the segment.
+            self.reclaimer.changed = true;
+            return;
+        }
         let blocked = match done {
             Some(Done::Loaded(index)) => match self.holds_back(segment, &sealed, index) {
                 Ok(None) => {

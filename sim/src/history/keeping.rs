@@ -101,8 +101,11 @@ impl Keeping {
                 None => {
                     let (id, what) = (one.segment, &self.bounds);
                     let trust = if self.distrusted { ", the clock is not trusted" } else { "" };
+                    let kept: Vec<&Lies> = self.not_trimmed(one, here).collect();
+                    let trimmed = &self.trimmed;
                     self.wrong.push(format!(
-                        "segment {id} is dropped, {left} sealed ones are left; {what:?}{trust}"
+                        "segment {id} is dropped, {left} sealed ones are left; {what:?}{trust}; in \
+                         it are {kept:?}, trimmed are {trimmed:?}"
                     ));
                 }
             }
@@ -123,11 +126,7 @@ impl Keeping {
         let any = |bounds: &Retention| by_age(bounds) || by_number(bounds) || by_bytes(bounds);
         let asked =
             self.trims.iter().any(|keep| left >= *keep as u64) || self.retains.iter().any(any);
-        let inside = |lies: &&Lies| (one.base_lsn..one.end_lsn).contains(&lies.lsn);
-        let trimmed = |lies: &Lies| {
-            self.trimmed.get(&lies.stream).is_some_and(|before| lies.end_offset <= *before)
-        };
-        let by_streams = self.before.iter().chain(here).filter(inside).all(trimmed);
+        let by_streams = self.not_trimmed(one, here).next().is_none();
         let counts = &mut self.counts;
         match () {
             () if asked => Some(&mut counts.by_request),
@@ -137,6 +136,19 @@ impl Keeping {
             () if by_streams => Some(&mut counts.by_streams),
             () => None,
         }
+    }
+
+    /// Appends in a segment that no trim of their stream covers.
+    fn not_trimmed<'a>(
+        &'a self,
+        one: &Dropped,
+        here: &'a [Lies],
+    ) -> impl Iterator<Item = &'a Lies> {
+        let range = one.base_lsn..one.end_lsn;
+        let all = self.before.iter().chain(here);
+        all.filter(move |lies| range.contains(&lies.lsn)).filter(|lies| {
+            self.trimmed.get(&lies.stream).is_none_or(|before| lies.end_offset > *before)
+        })
     }
 
     /// The log is at rest, and this is what it has.

@@ -1,5 +1,7 @@
 //! Trims of single streams: what is acknowledged holds over crashes, rotation and reopening.
 
+use std::time::Duration;
+
 use ringlog::format::index::{self, Posting, TimePoint};
 use ringlog::format::manifest::{Manifest, SegmentState};
 use ringlog::format::segment::Sealed;
@@ -298,4 +300,30 @@ fn nothing_goes_for_a_trim_that_is_not_durable() {
     shard.watch.hold(false);
     look_again(&mut shard);
     assert_eq!(sealed_segments(&world).len(), 2);
+}
+
+#[test]
+fn a_trim_that_comes_while_an_index_is_read_does_not_count_before_it_is_durable() {
+    let world = world();
+    let (mut shard, _) = three_segments(&world);
+    let stream = shard.stream;
+    trim(&mut shard, stream, 2);
+    shard.ask_and_wait(Request::Close);
+    drop(shard);
+    // From here on nothing is flushed by itself, and the first look is on its way.
+    let policy = SyncPolicy::Interval(Duration::from_secs(1000));
+    let mut shard = try_open(&world, &options(policy)).unwrap();
+    shard.watch.hold(true);
+    shard.turns(20);
+    let is_load = |seen: &&Seen| matches!(seen, Seen::Name("load", name) if name.ends_with(".idx"));
+    assert_eq!(shard.watch.journal().last().iter().copied().filter(is_load).count(), 1);
+    let second = shard.shard.trim_stream(stream, Offset(4)).unwrap();
+    shard.turns(20);
+    shard.watch.hold(false);
+    shard.turns(100);
+    assert!(second.position().is_some() && !second.is_acknowledged());
+    drop(shard);
+    world.crash(&Crash::losing_all());
+    let shard = open(&world, SyncPolicy::EveryCommit);
+    assert_eq!(shard.read_from(0), trimmed(2, 7));
 }
