@@ -172,6 +172,13 @@ pub(crate) fn bytes_below(dir: &Path) -> u64 {
         .sum()
 }
 
+/// Bytes that are free where `dir` lies, as `df` tells; `None` when it does not.
+pub(crate) fn free_bytes(dir: &Path) -> Option<u64> {
+    let mut df = std::process::Command::new("df");
+    let told = df.args(["--output=avail", "--block-size=1"]).arg(dir).output().ok()?;
+    String::from_utf8(told.stdout).ok()?.lines().nth(1)?.trim().parse().ok()
+}
+
 fn read_line(path: &Path) -> Option<String> {
     let text: io::Result<String> = fs::read_to_string(path);
     Some(text.ok()?.trim().to_owned())

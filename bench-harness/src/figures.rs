@@ -4,6 +4,8 @@
 //! round are compared: a host that is twice as slow for a minute changes both. Bars are printed
 //! beside the ratios; nothing is asserted.
 
+mod scale;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +67,12 @@ pub(crate) enum Figure {
     Follower,
     /// Memory mode while its statistics are looked at, against the same left alone
     Stats,
+    /// Latency with a rotation every 1 MiB, and without
+    Rotation,
+    /// Opening a large log after a clean close, and an empty one
+    Open,
+    /// A million streams: memory, appends in turn, reopening, random reads
+    Streams,
 }
 
 impl std::fmt::Display for Figure {
@@ -79,6 +87,8 @@ struct Bench<'a> {
     disk: BareDisk,
     rounds: usize,
     io: IoKind,
+    /// Size of the large log that is opened.
+    open_bytes: u64,
 }
 
 /// Measures the chosen figures in a temporary directory inside `dir`.
@@ -90,6 +100,7 @@ pub(crate) fn run(
     rounds: usize,
     only: &[Figure],
     io: IoKind,
+    open_bytes: u64,
     out: &mut Out,
 ) -> Result<(), Failure> {
     let (place, machine) = (Place::of(dir), Machine::look());
@@ -102,7 +113,7 @@ pub(crate) fn run(
     ))?;
     let scratch = scratch(dir)?;
     let disk = BareDisk::create(scratch.path())?;
-    let bench = Bench { dir: scratch.path(), disk, rounds, io };
+    let bench = Bench { dir: scratch.path(), disk, rounds, io, open_bytes };
     let mut all = Vec::new();
     let mut failures = Vec::new();
     for figure in only {
@@ -118,6 +129,9 @@ pub(crate) fn run(
             Figure::Scan => bench.scan(),
             Figure::Follower => bench.follower(),
             Figure::Stats => bench.stats(),
+            Figure::Rotation => bench.rotation(),
+            Figure::Open => bench.open(),
+            Figure::Streams => bench.streams(),
         };
         match measured {
             Ok(measured) => {

@@ -120,6 +120,10 @@ struct FiguresArguments {
     /// How the log reaches the disk
     #[arg(long, value_enum, default_value_t = Io::Auto)]
     io: Io,
+    /// Size of the log that the figure `open` opens, in bytes; less where there is no room for twice
+    /// as much
+    #[arg(long, value_name = "BYTES", default_value_t = 10 << 30)]
+    open_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -205,6 +209,7 @@ fn run(command: Command) -> Result<(), Failure> {
                 arguments.rounds,
                 &arguments.only,
                 arguments.io.kind(),
+                arguments.open_bytes,
                 &mut out,
             )
         }

@@ -9,6 +9,10 @@
 //! - otherwise by the writer itself, which sweeps the slots when it has finished a commit, and
 //!   within a bounded time in any case.
 //!
+//! Creations of streams gather in a slot of their own. Whoever hands over another chunk hands over
+//! that one first: nobody can have appended to a stream before its creation lay there, so no record
+//! comes before the creation of its stream, whatever slot it comes from.
+//!
 //! Invariants: chunks are pushed only under the lock of their slot, so the chunks of one slot keep
 //! their order; nothing is pushed once the inbox is shut and each slot was locked afterwards; the
 //! queue has room for every block, so what bounds the producers is memory for blocks.
@@ -31,6 +35,8 @@ use crate::stats::Rejections;
 
 /// So many chunks are worth waking a writer that waits for its disk.
 const WORTH_WAKING: usize = 4;
+/// The slot in which creations of streams gather.
+const CREATIONS: usize = SLOTS;
 
 /// What the inbox needs to know once and for all.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +101,7 @@ struct Slot(Mutex<SlotState>);
 /// See the module's text.
 pub struct Inbox {
     config: InboxConfig,
-    slots: [Slot; SLOTS],
+    slots: [Slot; SLOTS + 1],
     queue: ChunkQueue,
     small: BlockPool,
     large: BlockPool,
@@ -233,11 +239,34 @@ impl Inbox {
         }
     }
 
-    /// Appends the creation of a stream and hands it over at once, so that no record of that
-    /// stream can come before it in the log.
+    /// Appends the creation of a stream. It is in the log before any record that is appended
+    /// afterwards, by whomever. Waits for memory until `deadline`; not for room on the disk.
     pub fn append_creation(
         self: &Arc<Self>,
-        slot: usize,
+        stream: StreamId,
+        name: &Arc<str>,
+        deadline: Option<Instant>,
+    ) -> Result<(), AppendError> {
+        let mut result = self.try_creation(stream, name);
+        while matches!(result, Err(AppendError::Full { reason: FullReason::Memory })) {
+            let left = deadline
+                .map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            let room = self.room.load(Ordering::SeqCst);
+            self.room_waiters.fetch_add(1, Ordering::SeqCst);
+            result = self.try_creation(stream, name);
+            if result.is_err() {
+                futex::wait(&self.room, room, Some(left.min(Duration::from_millis(50))));
+            }
+            self.room_waiters.fetch_sub(1, Ordering::SeqCst);
+        }
+        result
+    }
+
+    fn try_creation(
+        self: &Arc<Self>,
         stream: StreamId,
         name: &Arc<str>,
     ) -> Result<(), AppendError> {
@@ -245,12 +274,15 @@ impl Inbox {
         payload.extend_from_slice(&stream.0.to_le_bytes());
         payload.extend_from_slice(name.as_bytes());
         let bytes = self.checked_size(std::slice::from_ref(&payload))?;
-        let mut state = self.lock(slot);
-        let chunk = self.chunk_with_room(slot, &mut state, bytes)?;
+        let mut state = self.lock(CREATIONS);
+        let chunk = self.chunk_with_room(CREATIONS, &mut state, bytes)?;
         let _place = chunk.push(StreamId::CATALOGUE, FrameKind::CreateStream, &payload);
         chunk.created.push((stream, Arc::clone(name)));
-        self.hand_over(slot, &mut state);
-        self.waker.wake();
+        let bit = 1 << CREATIONS;
+        if self.used.fetch_or(bit, Ordering::SeqCst) & bit == 0 && self.idle.load(Ordering::SeqCst)
+        {
+            self.waker.wake(); // nobody waits for it, but it shall not wait for ever
+        }
         Ok(())
     }
 
@@ -401,13 +433,20 @@ impl Inbox {
     /// Pushes the slot's chunk, if it has one. The caller holds the slot's lock.
     fn hand_over(&self, slot: usize, state: &mut SlotState) -> bool {
         let Some(chunk) = state.chunk.take() else { return false };
-        let bit = !(1 << slot);
-        if self.used.load(Ordering::Relaxed) & !bit != 0 {
-            self.used.fetch_and(bit, Ordering::SeqCst);
-            self.urgent.fetch_and(bit, Ordering::SeqCst);
+        if slot != CREATIONS && self.used.load(Ordering::SeqCst) & 1 << CREATIONS != 0 {
+            let mut creations = self.lock(CREATIONS);
+            self.hand_over(CREATIONS, &mut creations);
         }
+        let bit = !(1 << slot);
         match self.queue.push(chunk) {
-            Ok(()) => true,
+            Ok(()) => {
+                // The bit goes last: who finds none for creations knows that they are in the queue.
+                if self.used.load(Ordering::Relaxed) & !bit != 0 {
+                    self.used.fetch_and(bit, Ordering::SeqCst);
+                    self.urgent.fetch_and(bit, Ordering::SeqCst);
+                }
+                true
+            }
             Err(chunk) => {
                 // There is a place for every block, so this cannot be; keep the records all the same.
                 debug_assert!(false, "the queue is as long as there are blocks");
@@ -547,7 +586,7 @@ impl Inbox {
     /// Moves every open chunk into the queue, waiting for producers that are at work. After the
     /// door was shut and this has returned, nothing more comes.
     pub fn drain_slots(&self) {
-        for slot in 0..SLOTS {
+        for slot in 0..self.slots.len() {
             let mut state = self.lock(slot);
             self.hand_over(slot, &mut state);
         }
@@ -570,7 +609,7 @@ impl Inbox {
 
     /// What producers have done so far.
     pub fn counts(&self) -> Counts {
-        (0..SLOTS).fold(Counts::default(), |mut sum, slot| {
+        (0..self.slots.len()).fold(Counts::default(), |mut sum, slot| {
             let counts = self.lock(slot).counts;
             sum.records += counts.records;
             sum.bytes += counts.bytes;
@@ -582,5 +621,134 @@ impl Inbox {
     /// Wakes the writer.
     pub fn wake_writer(&self) {
         self.waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::sync::RwLock;
+
+    fn inbox(small: u32) -> Arc<Inbox> {
+        let config = InboxConfig {
+            log: LogId([1; 16]),
+            shard: 0,
+            epoch: Epoch(1),
+            frames_bytes_max: 60_000,
+        };
+        let small = BlockPool::new(small, 64 << 10).unwrap();
+        let large = BlockPool::new(2, 128 << 10).unwrap();
+        Arc::new(Inbox::new(config, small, large, Waker::new()))
+    }
+
+    /// Takes what is there, and fails where a record comes before the creation of its stream.
+    fn take_all(inbox: &Inbox, created: &mut HashSet<StreamId>, records: &mut u64) {
+        while let Some(chunk) = inbox.pop() {
+            created.extend(chunk.created.iter().map(|(stream, _)| *stream));
+            for run in chunk.runs.iter().filter(|run| run.stream != StreamId::CATALOGUE) {
+                assert!(created.contains(&run.stream), "{:?} is not created yet", run.stream);
+                *records += u64::from(run.count);
+            }
+        }
+    }
+
+    const HOW: How = How { level: Durability::Memory, apart: false, will_try_again: false };
+
+    #[test]
+    fn creations_gather_and_go_before_any_record_of_their_streams() {
+        let inbox = inbox(16);
+        let (mut created, mut records) = (HashSet::new(), 0);
+        inbox.set_idle(false);
+        for id in 1..=100 {
+            let name = Arc::from(format!("stream {id}"));
+            inbox.append_creation(StreamId(id), &name, None).unwrap();
+        }
+        assert_eq!(inbox.depth(), 0, "one block for all of them, and nothing handed over yet");
+        assert_eq!(inbox.open_chunks(), (true, false));
+        // A chunk that was open before takes a record of the newest stream.
+        let _receipt = inbox.append(3, StreamId(100), FrameKind::Record, &[b"x"], HOW).unwrap();
+        inbox.sweep(true);
+        assert_eq!(inbox.depth(), 2);
+        take_all(&inbox, &mut created, &mut records);
+        assert_eq!((created.len(), records), (100, 1));
+        assert_eq!(inbox.open_chunks(), (false, false));
+    }
+
+    #[test]
+    fn no_record_overtakes_the_creation_of_its_stream() {
+        let inbox = inbox(64);
+        let streams = RwLock::new(0_u32);
+        let stop = AtomicBool::new(false);
+        let patience = || Instant::now().checked_add(Duration::from_secs(60));
+        let (mut created, mut records) = (HashSet::new(), 0);
+        std::thread::scope(|scope| {
+            let creator = scope.spawn(|| {
+                for id in 1..=20_000 {
+                    let name = Arc::from(format!("stream {id}"));
+                    inbox.append_creation(StreamId(id), &name, patience()).unwrap();
+                    *streams.write().unwrap() = id;
+                }
+                stop.store(true, Ordering::SeqCst);
+            });
+            let appenders: Vec<_> = (0..4_usize)
+                .map(|slot| {
+                    let (inbox, streams, stop) = (&inbox, &streams, &stop);
+                    scope.spawn(move || {
+                        let mut count = 0_u64;
+                        // Each goes for the newest stream, and has its chunk taken at once.
+                        while !stop.load(Ordering::SeqCst) {
+                            let newest = *streams.read().unwrap();
+                            if newest == 0 {
+                                continue;
+                            }
+                            let (stream, how) = (StreamId(newest), How { apart: true, ..HOW });
+                            let record = &[b"r"];
+                            let kind = FrameKind::Record;
+                            let done =
+                                inbox.append_until(slot, stream, kind, record, how, patience());
+                            drop(done.unwrap());
+                            count += 1;
+                        }
+                        count
+                    })
+                })
+                .collect();
+            let mut turn = 0_u64;
+            while !(creator.is_finished()
+                && appenders.iter().all(std::thread::ScopedJoinHandle::is_finished))
+            {
+                take_all(&inbox, &mut created, &mut records);
+                turn += 1;
+                inbox.sweep(turn.is_multiple_of(3));
+                inbox.room_made();
+            }
+            let appended: u64 = appenders.into_iter().map(|one| one.join().unwrap()).sum();
+            inbox.drain_slots();
+            take_all(&inbox, &mut created, &mut records);
+            assert_eq!((created.len(), records), (20_000, appended));
+        });
+    }
+
+    #[test]
+    fn a_creation_waits_for_memory_and_not_for_the_disk() {
+        let inbox = inbox(1);
+        let name = Arc::from("s");
+        let _receipt = inbox.append(0, StreamId(1), FrameKind::Record, &[b"x"], HOW).unwrap();
+        let full = AppendError::Full { reason: FullReason::Memory };
+        assert_eq!(inbox.append_creation(StreamId(2), &name, None), Err(full));
+        std::thread::scope(|scope| {
+            let patience = Instant::now().checked_add(Duration::from_secs(60));
+            let (inbox, name) = (&inbox, &name);
+            let waiting = scope.spawn(move || inbox.append_creation(StreamId(2), name, patience));
+            inbox.sweep(true);
+            drop(inbox.pop()); // its block is free
+            inbox.room_made();
+            assert_eq!(waiting.join().unwrap(), Ok(()));
+        });
+        inbox.set_admission(Admission::DiskFull);
+        let patience = Instant::now().checked_add(Duration::from_secs(60));
+        let full = AppendError::Full { reason: FullReason::Disk };
+        assert_eq!(inbox.append_creation(StreamId(3), &name, patience), Err(full));
     }
 }

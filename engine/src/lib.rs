@@ -45,6 +45,7 @@ mod reader;
 mod receipt;
 mod recent;
 mod recovery;
+mod registry;
 mod runtime;
 mod shard;
 mod starting;

@@ -43,4 +43,4 @@ const _: () = assert!(CHUNK_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(COALESCE_BYTES_MAX < CHUNK_BYTES);
 const _: () = assert!(CHUNK_BYTES <= BATCH_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES as u64 * 4 <= SEGMENT_BYTES_MIN);
-const _: () = assert!(SLOTS <= 64, "the set of used slots is one 64-bit word");
+const _: () = assert!(SLOTS < 64, "the set of used slots is one 64-bit word");

@@ -1,6 +1,5 @@
 //! The handles that users hold.
 
-use std::collections::HashMap;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -26,6 +25,7 @@ use crate::published::Published;
 use crate::reader::{Follower, Live, OpenDisk, Reader, Record, ShardReads, Wanted};
 use crate::receipt::Receipt;
 use crate::recovery::Identity;
+use crate::registry::{Place, Registry};
 use crate::runtime::{Shared, Snapshot};
 use crate::shard::{Reply, Request};
 use crate::stats::{RecoveryReport, ShardStats, Stats, TrimReport};
@@ -68,16 +68,8 @@ pub(crate) struct OpenShard {
     pub(crate) recovery: crate::recovery::ShardRecovery,
 }
 
-#[derive(Clone, Copy)]
-struct Place {
-    shard: usize,
-    id: StreamId,
-}
-
-struct Registry {
-    places: HashMap<Arc<str>, Place>,
-    next: Vec<u32>,
-}
+/// How long the creation of a stream waits for memory.
+const CREATION_PATIENCE: Duration = Duration::from_secs(5);
 
 struct Inner {
     options: Options,
@@ -90,6 +82,9 @@ struct Inner {
     profile: Option<ringlog_disk::DiskProfile>,
     settings: CommitSettings,
     registry: RwLock<Registry>,
+    /// One stream is created at a time: the number of the next one, by shard. Apart from the
+    /// registry, so that nobody who looks for a stream waits behind one who waits for memory.
+    creating: Mutex<Vec<u32>>,
     recovery: RecoveryReport,
     /// What was handed on as metrics.
     #[cfg(feature = "metrics")]
@@ -183,12 +178,12 @@ impl Log {
         Ok(Self::from_opened(opened, options))
     }
 
-    fn from_opened(opened: Opened, options: Options) -> Self {
+    fn from_opened(mut opened: Opened, options: Options) -> Self {
         trace::notes(&opened.notes);
-        let mut places = HashMap::new();
-        for (shard, open) in opened.shards.iter().enumerate() {
-            for (id, name) in &open.names {
-                places.insert(Arc::clone(name), Place { shard, id: *id });
+        let mut registry = Registry::new(opened.shards.len());
+        for (shard, open) in opened.shards.iter_mut().enumerate() {
+            for (id, name) in std::mem::take(&mut open.names) {
+                registry.insert(name, Place { shard, id });
             }
         }
         let reads = (0..).zip(&opened.shards).map(|(shard, open)| {
@@ -215,7 +210,8 @@ impl Log {
             notes: opened.notes,
             profile: opened.profile,
             settings: opened.settings,
-            registry: RwLock::new(Registry { places, next }),
+            registry: RwLock::new(registry),
+            creating: Mutex::new(next),
             recovery: RecoveryReport { shards },
             #[cfg(feature = "metrics")]
             told: Mutex::default(),
@@ -227,7 +223,8 @@ impl Log {
 
     /// The stream of this name (1 to 255 bytes); created where there is none.
     ///
-    /// A creation is durable with the first durable record of the stream.
+    /// A creation is durable with the first durable record of the stream. Waits for memory where
+    /// very many streams are created at once, at most five seconds.
     ///
     /// # Errors
     /// See [`StreamError`]. In a log that is open for reading only, a missing stream is `NotFound`.
@@ -257,12 +254,12 @@ impl Log {
     }
 
     fn create_stream(&self, name: &str) -> Result<Stream, StreamError> {
-        let mut registry = self.0.registry.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some((name, place)) = registry.places.get_key_value(name) {
-            return Ok(self.handle(Arc::clone(name), *place));
+        let mut creating = self.0.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((name, place)) = self.0.place_of(name) {
+            return Ok(self.handle(name, place));
         }
         let shard = open::shard_of(name, self.0.meta.shards);
-        let next = registry.next[shard];
+        let next = creating[shard];
         if next >= STREAMS_MAX {
             return Err(StreamError::TooMany);
         }
@@ -272,10 +269,12 @@ impl Log {
         let (id, name) = (StreamId(next), Arc::<str>::from(name));
         // Nobody can learn of the stream before its creation is on its way to the writer, so no
         // record of it can be placed before.
-        let slot = Inbox::slot_of_this_thread();
-        shared.inbox.append_creation(slot, id, &name).map_err(StreamError::Append)?;
-        registry.next[shard] += 1;
-        registry.places.insert(Arc::clone(&name), Place { shard, id });
+        let deadline = Instant::now().checked_add(CREATION_PATIENCE);
+        shared.inbox.append_creation(id, &name, deadline).map_err(StreamError::Append)?;
+        creating[shard] += 1;
+        let mut registry = self.0.registry.write().unwrap_or_else(PoisonError::into_inner);
+        registry.insert(Arc::clone(&name), Place { shard, id });
+        drop(registry);
         Ok(self.handle(name, Place { shard, id }))
     }
 
@@ -288,20 +287,15 @@ impl Log {
     pub fn streams(&self) -> Vec<StreamInfo> {
         self.0.look_for_streams();
         let registry = self.0.registry.read().unwrap_or_else(PoisonError::into_inner);
-        let mut streams = Vec::with_capacity(registry.places.len());
+        let mut streams = Vec::with_capacity(registry.len());
         for shard in 0..self.0.shards.len() {
-            let here: Vec<(Arc<str>, StreamId)> = registry
-                .places
-                .iter()
-                .filter(|(_, place)| place.shard == shard)
-                .map(|(name, place)| (Arc::clone(name), place.id))
-                .collect();
-            let ids: Vec<StreamId> = here.iter().map(|(_, id)| *id).collect();
+            let ids: Vec<StreamId> = registry.of_shard(shard).map(|(id, _)| id).collect();
             let offsets = self.0.next_offsets(shard, &ids);
-            streams.extend(here.iter().zip(offsets).map(|((name, id), next_offset)| StreamInfo {
+            let here = registry.of_shard(shard).zip(offsets);
+            streams.extend(here.map(|((id, name), next_offset)| StreamInfo {
                 name: name.to_string(),
                 shard: shard as u16,
-                id: *id,
+                id,
                 next_offset,
             }));
         }
@@ -443,8 +437,8 @@ impl Inner {
 
     fn place_of(&self, name: &str) -> Option<(Arc<str>, Place)> {
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-        let (name, place) = registry.places.get_key_value(name)?;
-        Some((Arc::clone(name), *place))
+        let (name, place) = registry.find(name)?;
+        Some((Arc::clone(name), place))
     }
 
     /// In a log that another process may write: takes up the streams that it has created.
@@ -453,10 +447,11 @@ impl Inner {
             let Writer::ReadOnly { seen: Seen::Live(view) } = &open.writer else { continue };
             // Where it cannot be read now, what is known stays true.
             let _ = view.look();
+            let mut next = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
             let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
-            for (id, name) in view.streams_from(registry.next[shard]) {
-                registry.next[shard] = id.0 + 1;
-                registry.places.insert(name, Place { shard, id });
+            for (id, name) in view.streams_from(next[shard]) {
+                next[shard] = id.0 + 1;
+                registry.insert(name, Place { shard, id });
             }
         }
     }

@@ -136,7 +136,7 @@ impl<D: Disk> DrivenShard<D> {
     /// See [`AppendError`].
     pub fn create_stream(&mut self, name: &str) -> Result<StreamId, AppendError> {
         let (id, name) = (StreamId(self.next_stream), Arc::<str>::from(name));
-        self.shared.inbox.append_creation(0, id, &name)?;
+        self.shared.inbox.append_creation(id, &name, None)?;
         self.next_stream += 1;
         self.streams.push((id, name));
         Ok(id)

@@ -48,6 +48,8 @@ struct Sealing {
     entries: Vec<CatalogueEntry>,
     /// The entries replace all parts before them.
     whole: bool,
+    /// How they are listed, once they are on their way.
+    part: Option<CataloguePart>,
 }
 
 enum JobKind {
@@ -75,6 +77,7 @@ enum JobKind {
     },
     Close {
         entries: Vec<CatalogueEntry>,
+        part: Option<CataloguePart>,
     },
 }
 
@@ -283,7 +286,7 @@ impl Shard {
             && (parts.first().is_none_or(|base| deltas >= base.bytes) || parts.len() >= 64);
         let entries = if whole { self.streams.take_all() } else { self.streams.take_changes() };
         self.sync_wanted = self.sync_wanted.max(open.so_far.end_lsn);
-        self.rotation.sealing.push_back(Sealing { open, entries, whole });
+        self.rotation.sealing.push_back(Sealing { open, entries, whole, part: None });
         self.counts.sealed.note(reason);
         self.keeper.segments_changed();
     }
@@ -371,7 +374,7 @@ impl Shard {
         }
         let quiet = self.pending.is_empty() && self.durable == self.staged;
         if self.rotation.closing == Closing::Wanted && quiet && self.rotation.sealing.is_empty() {
-            return start(JobKind::Close { entries: self.streams.take_changes() });
+            return start(JobKind::Close { entries: self.streams.take_changes(), part: None });
         }
         None
     }
@@ -445,13 +448,15 @@ impl Shard {
                 let offset = SEGMENT_HEADER_BYTES + (so_far.end_lsn.0 - so_far.base_lsn.0);
                 Op::Write { file, offset, data, flush: Flush::File }
             }
-            (JobKind::Seal { sealing: Sealing { entries, .. }, .. }, 1)
-            | (JobKind::Close { entries }, 1) => {
+            (JobKind::Seal { sealing: Sealing { entries, part, .. }, .. }, 1)
+            | (JobKind::Close { entries, part }, 1) => {
                 if entries.is_empty() {
                     return Step::Skip;
                 }
                 let (log, shard, number) = (self.config.log, self.config.shard, self.next_part());
                 let content = catalogue::encode(log, shard, number, entries);
+                let (bytes, crc) = (content.len() as u64, crc32fast::hash(&content));
+                *part = Some(CataloguePart { number, bytes, crc });
                 Op::Replace { name: names::catalogue(number), content }
             }
             (JobKind::Seal { sealing, obsolete }, 2) => {
@@ -498,8 +503,8 @@ impl Shard {
                 Some(open) if open.so_far.base_lsn < open.so_far.end_lsn => self.store_index(open),
                 _ => return Step::Skip,
             },
-            (JobKind::Close { entries }, 2) => {
-                self.list_closed(entries);
+            (JobKind::Close { part, .. }, 2) => {
+                self.list_closed(*part);
                 self.replace_manifest()
             }
             _ => return Step::Finished,
@@ -546,22 +551,19 @@ impl Shard {
             return;
         }
         entry.state = state;
-        let part = self.part_of(&sealing.entries);
-        let manifest = &mut self.rotation.manifest;
         manifest.catalogued_lsn = so_far.end_lsn;
-        if sealing.whole && part.is_some() {
+        if sealing.whole && sealing.part.is_some() {
             obsolete.extend(manifest.catalogue.drain(..).map(|part| part.number));
         }
-        manifest.catalogue.extend(part);
+        manifest.catalogue.extend(sealing.part);
     }
 
     /// Lists the open segment with what it holds, and the last part of the catalogue. Doing it
     /// twice is the same as once.
-    fn list_closed(&mut self, entries: &[CatalogueEntry]) {
+    fn list_closed(&mut self, part: Option<CataloguePart>) {
         if self.rotation.manifest.clean {
             return;
         }
-        let part = self.part_of(entries);
         let Rotation { manifest, open, .. } = &mut self.rotation;
         manifest.clean = true;
         manifest.catalogued_lsn = self.durable;
@@ -575,16 +577,6 @@ impl Shard {
                 entry.state = SegmentState::Closed { so_far: open.so_far };
             }
         }
-    }
-
-    /// How the next part of the catalogue is listed; `None` when there is nothing in it.
-    fn part_of(&self, entries: &[CatalogueEntry]) -> Option<CataloguePart> {
-        if entries.is_empty() {
-            return None;
-        }
-        let number = self.next_part();
-        let file = catalogue::encode(self.config.log, self.config.shard, number, entries);
-        Some(CataloguePart { number, bytes: file.len() as u64, crc: crc32fast::hash(&file) })
     }
 
     pub(super) fn job_op_completed(&mut self, result: Result<Done, DiskError>, now: Time) {

@@ -10,8 +10,10 @@ use crate::ids::{Offset, StreamId};
 #[derive(Clone, Copy, Debug, Default)]
 struct StreamState {
     next: u64,
-    /// Whether the open segment holds a record of it.
+    /// Whether it has changed since the last part of the catalogue.
     touched: bool,
+    /// Whether no part of the catalogue has its name yet.
+    unnamed: bool,
 }
 
 /// The next offset of every stream, and which streams the open segment has touched.
@@ -21,8 +23,6 @@ pub(crate) struct Streams {
     touched: Vec<StreamId>,
     /// Names by number; shared with the registry of the log.
     names: Vec<Option<Arc<str>>>,
-    /// Streams whose names no part of the catalogue has yet.
-    unnamed: Vec<StreamId>,
     /// Below which offset the records of a stream are not there any more, for the few that were
     /// trimmed by themselves.
     trimmed: BTreeMap<StreamId, Offset>,
@@ -80,9 +80,9 @@ impl Streams {
 
     /// A stream was created since the last part of the catalogue.
     pub(crate) fn created(&mut self, stream: StreamId, name: Arc<str>) {
-        self.state(stream);
+        self.state(stream).unnamed = true;
         self.names[stream.0 as usize] = Some(name);
-        self.unnamed.push(stream);
+        self.touch(stream);
     }
 
     /// The offset that the next record of a stream gets.
@@ -114,23 +114,22 @@ impl Streams {
     /// What has changed since the last call: the content of the next part of the catalogue.
     pub(crate) fn take_changes(&mut self) -> Vec<CatalogueEntry> {
         let mut changed = std::mem::take(&mut self.touched);
-        let unnamed = std::mem::take(&mut self.unnamed);
-        changed.extend(unnamed.iter().filter(|id| !self.states[id.0 as usize].touched));
         changed.sort_unstable();
-        changed.dedup();
-        changed.into_iter().map(|stream| self.entry(stream, unnamed.contains(&stream))).collect()
+        changed.into_iter().map(|stream| self.entry(stream, false)).collect()
     }
 
     /// Everything: the content of a part that replaces all parts before it.
     pub(crate) fn take_all(&mut self) -> Vec<CatalogueEntry> {
         self.touched.clear();
-        self.unnamed.clear();
         (0..self.states.len() as u32).map(|id| self.entry(StreamId(id), true)).collect()
     }
 
+    /// What the next part says of a stream: its name if that is asked for, or new.
     fn entry(&mut self, stream: StreamId, with_name: bool) -> CatalogueEntry {
         let index = stream.0 as usize;
-        self.states[index].touched = false;
+        let state = &mut self.states[index];
+        let with_name = std::mem::take(&mut state.unnamed) || with_name;
+        state.touched = false;
         CatalogueEntry {
             stream,
             next_offset: Offset(self.states[index].next),
