@@ -104,13 +104,15 @@ impl MemoryDevice {
         self.0.capacity.store(stored, Ordering::SeqCst);
     }
 
-    /// The next write of records fails ([`DiskErrorKind::Io`]); nothing of it is written.
+    /// The next write to an open file fails ([`DiskErrorKind::Io`]); nothing of it is written. Under
+    /// a log that is a write of records, or the preparation of a segment for them.
     pub fn fail_next_write(&self) {
         self.0.fail_next_write.store(true, Ordering::SeqCst);
     }
 
-    /// The next flush of records fails ([`DiskErrorKind::Io`]): what it was to make durable can be
-    /// read, but is lost at the next power cut, whatever later flushes say.
+    /// The next flush of an open file fails ([`DiskErrorKind::Io`]): what it was to make durable can
+    /// be read, but is lost at the next power cut, whatever later flushes say. Under a log that is a
+    /// flush of records, or of a segment that is prepared for them.
     pub fn fail_next_flush(&self) {
         self.0.fail_next_flush.store(true, Ordering::SeqCst);
     }

@@ -518,7 +518,7 @@ impl Shard {
     pub fn is_disk_full(&self) -> bool {
         self.rotation.is_disk_full()
             && !self.rotation.has_next()
-            && self.rotation.room(&self.config) < self.config.segment_bytes / 8
+            && (self.no_room || self.rotation.room(&self.config) < self.config.segment_bytes / 8)
     }
 
     /// The failure that poisoned it.
