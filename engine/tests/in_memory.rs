@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringlog::driven::{DrivenShard, ShardIdentity, ShardMemory};
 use ringlog::{
@@ -221,14 +221,18 @@ fn a_log_on_a_full_disk_closes_and_opens() {
     let stream = log.stream("s").unwrap();
     fill(&stream, 100, Durability::Synced);
     device.set_full(true);
-    let mut refused = 0;
-    while refused < 3 {
-        match stream.append_with(&[5; 50_000], Durability::Memory) {
+    // Of such records a segment takes five, with enough left over for many a smaller one.
+    let begun = Instant::now();
+    let refused = loop {
+        match stream.append_with(&[5; 180_000], Durability::Memory) {
             Ok(receipt) => drop(receipt),
-            Err(AppendError::Full { reason: FullReason::Memory }) => std::thread::yield_now(),
-            Err(_) => refused += 1,
+            Err(AppendError::Full { reason: FullReason::Memory }) if begun.elapsed() < PATIENCE => {
+                std::thread::yield_now();
+            }
+            Err(error) => break error,
         }
-    }
+    };
+    assert_eq!(refused, AppendError::Full { reason: FullReason::Disk });
     let _ = log.close(); // full or not, it returns
     device.set_full(false);
     let log = Log::open_in(&device, small()).unwrap();

@@ -104,7 +104,7 @@ impl Shard {
 
     /// There is no segment for what waits: for the moment, or because the disk is full.
     fn note_no_room(&mut self) -> Option<usize> {
-        if self.rotation.is_disk_full() && !self.rotation.has_next() {
+        if self.rotation.cannot_go_on() {
             self.refuse_unplaced(self.is_closing());
             self.no_room = !self.pending.is_empty();
         }

@@ -516,8 +516,7 @@ impl Shard {
 
     /// Whether records that wait cannot be placed, or soon could not, because the disk is full.
     pub fn is_disk_full(&self) -> bool {
-        self.rotation.is_disk_full()
-            && !self.rotation.has_next()
+        self.rotation.cannot_go_on()
             && (self.no_room || self.rotation.room(&self.config) < self.config.segment_bytes / 8)
     }
 

@@ -32,7 +32,7 @@ use crate::format::segment::{
 };
 use crate::ids::{Lsn, SegmentId};
 use crate::index::{self, Postings};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, SEALING_MAX};
 use crate::names;
 
 /// How long after a full disk was met it is tried again.
@@ -165,10 +165,6 @@ impl Rotation {
         !self.ready.is_empty()
     }
 
-    pub(super) fn is_disk_full(&self) -> bool {
-        self.disk_full
-    }
-
     pub(super) fn retry_at_ns(&self) -> Option<u64> {
         self.job.as_ref().and_then(|job| job.retry_at).or(self.prepare_at)
     }
@@ -202,6 +198,13 @@ impl Rotation {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closing == Closing::Done
+    }
+
+    /// Whether the open segment has no successor because the disk is full: none could be prepared,
+    /// or too many segments cannot be sealed.
+    pub(super) fn cannot_go_on(&self) -> bool {
+        let unsealed = self.is_blocked() && self.sealing_len() >= SEALING_MAX;
+        self.disk_full && (self.ready.is_empty() || unsealed)
     }
 
     /// Whether a job waits for room on the disk.
