@@ -12,6 +12,8 @@ mod async_tokio;
 #[expect(dead_code, reason = "an example's main is for `cargo run`")]
 #[path = "../examples/caller_driven.rs"]
 mod caller_driven;
+#[path = "../examples/in_memory.rs"]
+mod in_memory;
 #[expect(dead_code, reason = "an example's main is for `cargo run`")]
 #[path = "../examples/ingest.rs"]
 mod ingest;
@@ -31,6 +33,11 @@ fn twice(example: fn(&Path) -> Result<(), Box<dyn Error>>) {
 #[test]
 fn ingest_and_read_back() {
     twice(ingest::run);
+}
+
+#[test]
+fn faults_in_memory() {
+    in_memory::run().unwrap();
 }
 
 #[test]
