@@ -27,7 +27,7 @@ fn book(orders: &Stream, count: u64) -> Result<u64, AppendError> {
 
 /// Runs the example.
 pub fn run() -> Result<(), Box<dyn Error>> {
-    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let format = Format { segment_bytes: Some(1 << 20), shards: Some(1) };
     let options = Options { format, memory_bytes: 4 << 20, ..Options::default() };
     let (log, device) = Log::in_memory(options.clone())?;
     let orders = log.stream("orders")?;

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringlog::driven::{DrivenShard, ShardIdentity, ShardMemory};
+use ringlog::testing::{DrivenShard, ShardIdentity, ShardMemory};
 use ringlog::{
     AppendError, DiskErrorKind, Durability, Format, FullReason, Log, LogError, LogId, MemoryDevice,
     Offset, OpenError, Options, Receipt, ReceiptError, RecoveryMode, Request, Stream, SyncPolicy,
@@ -16,7 +16,7 @@ use ringlog_disk::{Disk, Done, FileName, MemoryDisk, Op, run};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn small() -> Options {
-    let format = Format { segment_bytes: 1 << 20, shards: 1 };
+    let format = Format { segment_bytes: Some(1 << 20), shards: Some(1) };
     Options { format, memory_bytes: 4 << 20, ..Options::default() }
 }
 
@@ -52,8 +52,8 @@ fn assert_holds(stream: &Stream, end: u64) {
 
 #[test]
 fn a_restart_finds_what_was_closed() {
-    let format = Format { segment_bytes: 1 << 20, shards: 3 };
-    let options = Options { format, ..small() };
+    let format = Format { segment_bytes: Some(1 << 20), shards: Some(3) };
+    let options = Options { format, memory_bytes: 16 << 20, ..small() };
     let (log, device) = Log::in_memory(options.clone()).unwrap();
     let names: Vec<String> = (0..12).map(|n| format!("stream {n}")).collect();
     for name in &names {

@@ -589,7 +589,7 @@ impl Shard {
 
     /// Whether it may refuse the next commit for want of room on the disk.
     pub fn may_refuse(&self) -> bool {
-        self.rotation.is_disk_full() && !self.rotation.has_next()
+        self.rotation.cannot_go_on()
     }
 
     /// Whether a commit could be begun now with what is pushed now.
