@@ -44,7 +44,10 @@ pub fn open(
     };
     let mut disk = BlockingDisk::open(dir, lock, options)?;
     if let Some(why) = why {
-        disk.add_note(format!("io_uring is refused ({why}): blocking calls are used."));
+        disk.add_note(format!(
+            "io_uring is refused ({why}): blocking calls are used, at more CPU time and less at once; \
+             allow it (sysctl kernel.io_uring_disabled, or the container's seccomp profile)."
+        ));
     }
     Ok(AnyDisk::Blocking(Box::new(disk)))
 }

@@ -103,7 +103,7 @@ impl BlockPool {
         self.0.free.len()
     }
 
-    /// Whether the kernel accepted the advice to use huge pages.
+    /// Whether the kernel accepted the advice to use huge pages, and is allowed to follow it.
     pub fn huge_pages_advised(&self) -> bool {
         self.0.huge_pages_advised
     }
@@ -247,6 +247,8 @@ fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     }
     // SAFETY: advice about our own mapping; a refusal changes nothing.
     let huge = unsafe { libc::madvise(base, bytes, libc::MADV_HUGEPAGE) } == 0;
+    // The advice is accepted also where it is not followed.
+    let huge = huge && crate::sys::huge_pages_allowed();
     // SAFETY: as above. Direct I/O and fork do not mix: a child must not share these pages.
     unsafe { libc::madvise(base, bytes, libc::MADV_DONTFORK) };
     let Some(base) = NonNull::new(base.cast::<u8>()) else {

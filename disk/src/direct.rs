@@ -14,6 +14,9 @@ use crate::sys;
 /// The largest alignment that the contract allows.
 const ALIGN_BYTES_MAX: u32 = 4096;
 const SECTOR_BYTES: u32 = 512;
+/// What it costs to write without direct I/O.
+const BUFFERED: &str = "writes go through the page cache, so that what was written and not flushed \
+    ends with the kernel";
 /// FS_NOCOW_FL: what "chattr +C" sets on btrfs.
 const NO_COPY_ON_WRITE: u32 = 0x0080_0000;
 
@@ -36,7 +39,7 @@ pub(crate) fn examine(dir: &Dir, wanted: bool) -> Result<Directness, DiskError> 
             None => (false, 0),
         }
     } else {
-        notes.push("Direct I/O is switched off by the options.".to_owned());
+        notes.push(format!("Direct I/O is switched off by the options: {BUFFERED}."));
         (false, 0)
     };
     // Without a word from the device, the largest: too much alignment harms nobody.
@@ -64,9 +67,17 @@ pub(crate) fn examine(dir: &Dir, wanted: bool) -> Result<Directness, DiskError> 
 
 /// The alignment of real direct I/O; `None` (and a note) when it is not real.
 fn judge(dir: &Dir, file_system: &str, notes: &mut Vec<String>) -> Option<u32> {
-    if matches!(file_system, "tmpfs" | "ramfs" | "overlayfs") {
+    if matches!(file_system, "tmpfs" | "ramfs") {
         notes.push(format!(
-            "{file_system} accepts direct I/O but does not do it: writes go through memory."
+            "{file_system} accepts direct I/O but does not do it: the log is in memory and ends with \
+             the machine; put it on a disk if it shall last."
+        ));
+        return None;
+    }
+    if file_system == "overlayfs" {
+        notes.push(format!(
+            "overlayfs accepts direct I/O but does not do it: {BUFFERED}; put the log on a volume of \
+             its own."
         ));
         return None;
     }
@@ -81,7 +92,9 @@ fn judge(dir: &Dir, file_system: &str, notes: &mut Vec<String>) -> Option<u32> {
         }
         Err(errno) => {
             let why = std::io::Error::from_raw_os_error(errno);
-            notes.push(format!("Direct I/O is refused ({why}): writes go through the page cache."));
+            notes.push(format!(
+                "Direct I/O is refused ({why}): {BUFFERED}; put the log on ext4 or xfs."
+            ));
             return None;
         }
     };
@@ -98,7 +111,7 @@ fn judge(dir: &Dir, file_system: &str, notes: &mut Vec<String>) -> Option<u32> {
     match sys::direct_alignment(file.as_fd()) {
         Some((0, _) | (_, 0)) => {
             notes.push(format!(
-                "{file_system} does not do direct I/O here: writes go through the page cache."
+                "{file_system} does not do direct I/O here: {BUFFERED}; put the log on ext4 or xfs."
             ));
             None
         }

@@ -230,26 +230,26 @@ fn signals_do_not_disturb() {
     assert!(sent > 0);
 }
 
-/// A seccomp filter refuses io_uring, as container runtimes do.
-#[test]
-fn a_refused_ring_leads_to_blocking_calls_and_a_note() {
-    if !in_child("a_refused_ring_leads_to_blocking_calls_and_a_note", "seccomp") {
-        return;
-    }
-    let stmt = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter {
-        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-        jt,
-        jf,
-        k,
-    };
-    let mut filter = [
-        // The number of the system call is the first word.
-        stmt(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        jump(libc::SYS_io_uring_setup as u32, 0, 1),
-        stmt(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        stmt(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-    ];
+fn load(offset: u32) -> libc::sock_filter {
+    let code = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    libc::sock_filter { code, jt: 0, jf: 0, k: offset }
+}
+
+fn jump(how: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | how | libc::BPF_K) as u16, jt, jf, k }
+}
+
+fn ret(k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k }
+}
+
+/// Refuses system calls of this process by a filter that begins with the number of the call loaded;
+/// what falls through it is allowed. False, said by name, where that is not possible.
+fn filter_calls(rules: &[libc::sock_filter]) -> bool {
+    // The number of the system call is the first word.
+    let mut filter = vec![load(0)];
+    filter.extend_from_slice(rules);
+    filter.push(ret(libc::SECCOMP_RET_ALLOW));
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: no memory is involved.
     let alone = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
@@ -259,6 +259,65 @@ fn a_refused_ring_leads_to_blocking_calls_and_a_note() {
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     if set != 0 {
         skipped(format_args!("no seccomp here"));
+    }
+    set == 0
+}
+
+/// A file system that knows no direct I/O answers EINVAL to an open with that flag.
+#[test]
+fn refused_direct_io_leads_to_the_page_cache_and_a_note() {
+    if !in_child("refused_direct_io_leads_to_the_page_cache_and_a_note", "seccomp") {
+        return;
+    }
+    let flags = 32; // where the third argument lies, behind number, architecture and address
+    let refused = [
+        jump(libc::BPF_JEQ, libc::SYS_openat as u32, 0, 3),
+        load(flags),
+        jump(libc::BPF_JSET, libc::O_DIRECT as u32, 0, 1),
+        ret(libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32),
+    ];
+    if !filter_calls(&refused) {
+        return;
+    }
+    let (_home, dir) = home();
+    let pool = BlockPool::new(4, 8192).unwrap();
+    each_disk(&dir, &pool, |disk, what| {
+        assert!(!disk.facts().direct, "{what}");
+        let notes = &disk.facts().notes;
+        let noted = notes.iter().filter(|note| note.contains("Direct I/O is refused")).count();
+        assert_eq!(noted, 1, "{what}: {notes:?}");
+        let file = name("file");
+        run(disk, Op::Create { file: FileId(0), name: file.clone(), bytes: 8192 }).result.unwrap();
+        let done = write(disk, 0, vec![slice(&pool, 8192, 7)], Flush::Own);
+        assert_eq!(done.result, Ok(Done::Wrote), "{what}");
+        run(disk, Op::Remove { name: file }).result.unwrap();
+    });
+}
+
+/// Where huge pages are forbidden the advice to use them is accepted all the same.
+#[test]
+fn forbidden_huge_pages_are_seen() {
+    if !in_child("forbidden_huge_pages_are_seen", "huge pages") {
+        return;
+    }
+    let before = BlockPool::new(1, 4096).unwrap().huge_pages_advised();
+    // SAFETY: no memory is involved; it concerns this child process alone.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }, 0);
+    assert!(!BlockPool::new(1, 4096).unwrap().huge_pages_advised());
+    println!("without the ban: {before}");
+}
+
+/// A seccomp filter refuses io_uring, as container runtimes do.
+#[test]
+fn a_refused_ring_leads_to_blocking_calls_and_a_note() {
+    if !in_child("a_refused_ring_leads_to_blocking_calls_and_a_note", "seccomp") {
+        return;
+    }
+    let refused = [
+        jump(libc::BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 1),
+        ret(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+    ];
+    if !filter_calls(&refused) {
         return;
     }
     let (_home, dir) = home();

@@ -307,6 +307,18 @@ pub(crate) fn write_slices(
     if flags & libc::RWF_DSYNC == 0 { retry(call) } else { call() }
 }
 
+/// Whether the system and this process allow huge pages to those who ask for them.
+pub(crate) fn huge_pages_allowed() -> bool {
+    // SAFETY: no memory is involved.
+    let disabled = unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) };
+    // 1: disabled. (3: but for those who ask.) Where nobody can tell, they are taken for allowed.
+    let never = || {
+        std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+            .is_ok_and(|setting| setting.contains("[never]"))
+    };
+    disabled != 1 && !never()
+}
+
 /// Random bytes of the system.
 pub(crate) fn random(into: &mut [u8]) -> Result<(), Errno> {
     let mut filled = 0;

@@ -36,6 +36,15 @@ use crate::runtime::{Shared, Writer};
 use crate::shard::{Request, Shard, ShardConfig, saturating_nanos};
 use crate::window::pool_for;
 
+pub(crate) const NO_HUGE_PAGES: &str = "Huge pages are not to be had: large transfers are split \
+    into many requests, at up to half the bandwidth; allow them \
+    (/sys/kernel/mm/transparent_hugepage/enabled: madvise).";
+const NOT_PINNED: &str = "The writer thread could not be pinned to a CPU: a commit takes some 20 µs \
+    longer where it does not run beside the disk's interrupts; allow sched_setaffinity, or set `pin` \
+    to false.";
+const ONE_CPU: &str = "This process has one CPU, which writers and producers share: appends wait for \
+    commits and commits for appends; give it two.";
+
 /// Size of the blocks in which small chunks are copied together, where there is memory enough.
 const BATCH_BLOCK_BYTES: usize = 256 << 10;
 /// Blocks for headers, footers and watermarks.
@@ -221,13 +230,13 @@ impl Task {
         let mut notes = Vec::new();
         // In memory there is no device to be near to, and no transfer to be split.
         let dir = self.dir.as_dir();
-        if self.options.pin && dir.is_some_and(|dir| !pin(dir, self.shard)) {
-            notes.push("The writer thread could not be pinned to a CPU.".to_owned());
+        if let (true, Some(dir)) = (self.options.pin, dir) {
+            notes.extend(pin(dir, self.shard).map(str::to_owned));
         }
         let format = self.meta.into();
         let pools = Pools::new(&self.options, format)?;
         if dir.is_some() && !pools.small.huge_pages_advised() {
-            notes.push("Huge pages are not available; transfers are split.".to_owned());
+            notes.push(NO_HUGE_PAGES.to_owned());
         }
         let disk_options = disk_options(&self.options, &pools, true);
         let mut disk = self.dir.disk(Some(&self.lock), self.options.io, &disk_options)?;
@@ -379,15 +388,19 @@ pub(crate) fn start_shard<D: Disk>(
 
 /// Pins the calling thread: shard 0 to the CPU that takes the device's interrupts, where it is one
 /// (its completions wake the thread soonest there), the others to the CPUs behind it in turn.
-fn pin(dir: &Dir, shard: u16) -> bool {
+/// Gives what is to be said of it, if anything.
+fn pin(dir: &Dir, shard: u16) -> Option<&'static str> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() {
-        return false;
+        return Some(NOT_PINNED);
     }
     let first = interrupt_cpu(dir)
         .and_then(|cpu| cpus.iter().position(|allowed| allowed.id == cpu))
         .unwrap_or(0);
-    core_affinity::set_for_current(cpus[(first + usize::from(shard)) % cpus.len()])
+    if !core_affinity::set_for_current(cpus[(first + usize::from(shard)) % cpus.len()]) {
+        return Some(NOT_PINNED);
+    }
+    (cpus.len() == 1).then_some(ONE_CPU)
 }
 
 fn commits_in_flight(options: &Options) -> usize {

@@ -203,10 +203,13 @@ impl Buffers {
         let registered = unsafe { ring.submitter().register_buffers(&vectors) };
         if let Err(error) = registered {
             let why = match error.raw_os_error() {
-                Some(libc::ENOMEM) => "the limit for locked memory, ulimit -l".to_owned(),
+                Some(libc::ENOMEM) => "the limit for locked memory is met".to_owned(),
                 _ => error.to_string(),
             };
-            notes.push(format!("Memory is not registered with the ring ({why})."));
+            notes.push(format!(
+                "Memory is not registered with the ring ({why}): each write costs a little more CPU \
+                 time; raise the limit (ulimit -l, LimitMEMLOCK=)."
+            ));
             return Self::default();
         }
         Self { ranges, _pools: options.pools.clone() }

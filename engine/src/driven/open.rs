@@ -18,7 +18,9 @@ use crate::open::{Found, find, find_in, reader_disk, reading_disk, shard_of};
 use crate::options::{FrozenFormat, Options, RecoveryMode};
 use crate::reader::{OpenDisk, ShardReads};
 use crate::recovery::Identity;
-use crate::starting::{Begin, Pools, Scanned, disk_options, scan_shard, start_shard};
+use crate::starting::{
+    Begin, NO_HUGE_PAGES, Pools, Scanned, disk_options, scan_shard, start_shard,
+};
 
 /// A log that was found sound and is locked; nothing drives it yet.
 pub struct DrivenLog {
@@ -153,7 +155,7 @@ impl Seat {
         let format = FrozenFormat::from(meta);
         let pools = Pools::new(&options, format)?;
         if dir.as_dir().is_some() && !pools.small.huge_pages_advised() {
-            notes.push("Huge pages are not available; transfers are split.".to_owned());
+            notes.push(NO_HUGE_PAGES.to_owned());
         }
         let disk_options = disk_options(&options, &pools, names_thread);
         let disk = dir.disk(Some(&lock), options.io, &disk_options)?;
