@@ -44,9 +44,13 @@ pub fn open(
     };
     let mut disk = BlockingDisk::open(dir, lock, options)?;
     if let Some(why) = why {
+        let remedy = match why.errno {
+            Some(libc::ENOMEM) => "raise the limit for locked memory (ulimit -l, LimitMEMLOCK=)",
+            _ => "allow it (sysctl kernel.io_uring_disabled, or the container's seccomp profile)",
+        };
         disk.add_note(format!(
             "io_uring is refused ({why}): blocking calls are used, at more CPU time and less at once; \
-             allow it (sysctl kernel.io_uring_disabled, or the container's seccomp profile)."
+             {remedy}."
         ));
     }
     Ok(AnyDisk::Blocking(Box::new(disk)))

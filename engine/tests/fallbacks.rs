@@ -126,7 +126,9 @@ fn memory_lock_limit() {
     } else {
         limit.to_vec()
     };
-    assert_noted("memory_lock_limit", &wrapper, &["Memory is not registered", "ulimit -l"]);
+    // The limit is one of the user's: while others of this user have rings, there may not even be
+    // room for the ring.
+    assert_noted("memory_lock_limit", &wrapper, &["ulimit -l"]);
 }
 
 fn is_root(me: &std::fs::Metadata) -> bool {
