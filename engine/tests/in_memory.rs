@@ -289,7 +289,16 @@ fn a_device_is_opened_for_writing_once() {
     fill(&log.stream("s").unwrap(), 10, Durability::Synced);
     assert!(matches!(Log::open_in(&device, small()).err(), Some(OpenError::Locked(_))));
     let options = Options { recovery: RecoveryMode::ReadOnly, ..small() };
-    let reader = Log::open_in(&device, options).unwrap();
+    // The reader sees what the writer has proven durable, which it does when it falls idle.
+    let begun = Instant::now();
+    let reader = loop {
+        let reader = Log::open_in(&device, options.clone()).unwrap();
+        if reader.existing_stream("s").is_ok_and(|stream| stream.next_offset() == Offset(10)) {
+            break reader;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the writer never proves what it has written");
+        std::thread::yield_now();
+    };
     assert_holds(&reader.stream("s").unwrap(), 10);
     log.close().unwrap();
     Log::open_in(&device, small()).unwrap().close().unwrap();
