@@ -31,7 +31,7 @@ struct Door {
 /// One core's loop. It sleeps in one place only: in the shard's [`DrivenShard::wait`], where the
 /// disk's completions and the waker end the sleep. (A loop that sleeps in epoll uses
 /// [`DrivenShard::poll_fd`] instead.)
-fn serve(seat: Seat, door: Sender<Waker>, asks: Receiver<Ask>) -> Result<(), String> {
+fn serve(seat: Seat, door: &Sender<Waker>, asks: &Receiver<Ask>) -> Result<(), String> {
     let mut shard = seat.start().map_err(|error| error.to_string())?;
     door.send(shard.waker()).map_err(|error| error.to_string())?;
     let mut clients: HashMap<u64, (u64, Sender<Result<u64, String>>)> = HashMap::new();
@@ -108,7 +108,7 @@ pub fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
         let (asks, asked) = channel();
         let (started, start) = channel();
         // Here the application would pin the thread, and open its sockets.
-        threads.push(thread::spawn(move || serve(seat, started, asked)));
+        threads.push(thread::spawn(move || serve(seat, &started, &asked)));
         doors.push(Door { asks, waker: start.recv()? });
     }
 

@@ -12,6 +12,7 @@ mod async_tokio;
 #[expect(dead_code, reason = "an example's main is for `cargo run`")]
 #[path = "../examples/caller_driven.rs"]
 mod caller_driven;
+#[expect(dead_code, reason = "an example's main is for `cargo run`")]
 #[path = "../examples/in_memory.rs"]
 mod in_memory;
 #[expect(dead_code, reason = "an example's main is for `cargo run`")]

@@ -19,7 +19,9 @@ fn child() -> bool {
     let stream = log.stream("s").unwrap();
     let records: Vec<Vec<u8>> = (1..20_u8).map(|n| vec![n; usize::from(n) * 4000]).collect();
     let receipts: Vec<_> = records.iter().map(|record| stream.append(record).unwrap()).collect();
-    receipts.iter().for_each(|receipt| drop(receipt.wait().unwrap()));
+    for receipt in &receipts {
+        receipt.wait().unwrap();
+    }
     log.rotate().unwrap();
     let read: Vec<_> = stream.read(..).unwrap().map(|record| record.unwrap()).collect();
     assert!(read.iter().map(|record| record.payload()).eq(records.iter().map(Vec::as_slice)));

@@ -193,7 +193,7 @@ fn a_full_disk_refuses_and_goes_on_by_itself() {
         }
     };
     assert_eq!(refused, AppendError::Full { reason: FullReason::Disk });
-    assert!(log.stats().shards[0].rejected_disk > 0);
+    assert!(log.stats().shards[0].rejections.disk > 0);
     assert_holds(&stream, acknowledged);
     device.set_full(false);
     fill(&stream, acknowledged + 1000, Durability::Synced);

@@ -1,24 +1,46 @@
 //! A log that one process writes and another reads and follows: nothing is locked or changed by the
 //! reader, and what it sees is durable, in order, each record once, whatever the writer does.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringlog::{Durability, Log, Offset, Options, ReadError, RecoveryMode};
-
-mod common;
+use ringlog::{Durability, IoKind, Log, Offset, Options, Primitive, ReadError, RecoveryMode};
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// Small segments, blocking calls.
 fn writing() -> Options {
-    common::options()
+    let mut options = Options {
+        io: IoKind::Blocking,
+        primitive: Some(Primitive::Dsync),
+        memory_bytes: 4 << 20,
+        pin: false,
+        ..Options::default()
+    };
+    options.format.segment_bytes = Some(1 << 20);
+    options
 }
 
 fn reading() -> Options {
-    Options { recovery: RecoveryMode::ReadOnly, create: false, ..common::options() }
+    Options { recovery: RecoveryMode::ReadOnly, create: false, ..writing() }
+}
+
+/// Every file of the log, with its content.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.append(&mut files(&path));
+        } else {
+            found.insert(path.clone(), std::fs::read(path).unwrap());
+        }
+    }
+    found
 }
 
 fn payload(offset: u64) -> Vec<u8> {
@@ -143,12 +165,12 @@ fn looking_at_a_live_log_changes_nothing_and_keeps_no_writer_out() {
         stream.append(&payload(at)).unwrap().wait().unwrap();
     }
     log.close().unwrap();
-    let before = common::files(home.path());
+    let before = files(home.path());
     let beside = Log::open(home.path(), reading()).unwrap();
     assert_eq!(beside.existing_stream("s").unwrap().read(..).unwrap().count(), 100);
     let mut follower = beside.existing_stream("s").unwrap().follow(Offset(100)).unwrap();
     assert!(follower.next_timeout(Duration::from_millis(20)).unwrap().is_none());
-    assert!(common::files(home.path()) == before);
+    assert!(files(home.path()) == before);
     let log = Log::open(home.path(), writing()).unwrap();
     log.stream("s").unwrap().append(&payload(100)).unwrap().wait().unwrap();
     assert_eq!(follower.next_timeout(LONG).unwrap().unwrap().payload(), payload(100));

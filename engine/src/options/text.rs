@@ -62,7 +62,7 @@ impl fmt::Display for SyncPolicy {
 
 /// Values that have names: how they are listed in messages, read and written.
 macro_rules! named {
-    ($type:ty, $read:ident, $write:ident, $($value:path => $name:literal),+) => {
+    ($type:ty, $read:ident, $(#[$only:meta])? $write:ident, $($value:path => $name:literal),+) => {
         pub(crate) fn $read(text: &str) -> Result<$type, String> {
             match text {
                 $($name => Ok($value),)+
@@ -70,6 +70,7 @@ macro_rules! named {
             }
         }
 
+        $(#[$only])?
         pub(crate) fn $write(value: $type) -> &'static str {
             match value {
                 $($value => $name,)+
@@ -85,11 +86,11 @@ named!(Durability, durability, durability_text,
 named!(RecoveryMode, recovery, recovery_text,
     RecoveryMode::Strict => "strict",
     RecoveryMode::ReadOnly => "read-only");
-named!(IoKind, io, io_text,
+named!(IoKind, io, #[cfg(feature = "serde")] io_text,
     IoKind::Auto => "auto",
     IoKind::Uring => "uring",
     IoKind::Blocking => "blocking");
-named!(Primitive, primitive, primitive_text,
+named!(Primitive, primitive, #[cfg(feature = "serde")] primitive_text,
     Primitive::Dsync => "dsync",
     Primitive::LinkedSync => "linked");
 
