@@ -245,7 +245,7 @@ fn a_log_on_a_full_disk_closes_and_opens() {
 fn a_failed_write_or_flush_poisons_until_the_log_is_opened_again() {
     let faults: [fn(&MemoryDevice); 3] =
         [MemoryDevice::fail_next_write, MemoryDevice::fail_next_flush, |device| {
-            device.fail_flushes(true)
+            device.fail_flushes(true);
         }];
     for (number, inject) in faults.into_iter().enumerate() {
         for cut in [false, true] {
