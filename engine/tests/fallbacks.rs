@@ -24,7 +24,7 @@ fn child() -> bool {
     }
     log.rotate().unwrap();
     let read: Vec<_> = stream.read(..).unwrap().map(|record| record.unwrap()).collect();
-    assert!(read.iter().map(|record| record.payload()).eq(records.iter().map(Vec::as_slice)));
+    assert!(read.iter().map(ringlog::Record::payload).eq(records.iter().map(Vec::as_slice)));
     let stats = log.stats();
     println!("io: {}", stats.io);
     stats.notes.iter().for_each(|note| println!("note: {note}"));
