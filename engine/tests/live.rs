@@ -1,6 +1,8 @@
 //! A log that one process writes and another reads and follows: nothing is locked or changed by the
 //! reader, and what it sees is durable, in order, each record once, whatever the writer does.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
