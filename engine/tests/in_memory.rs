@@ -1,5 +1,5 @@
 //! A log in memory: the same engine without files, and the faults that its users can inject. That
-//! it is the same log in all else, `log.rs` shows by running its cases on it too.
+//! it is the same log in all else, `log.rs` shows by running most of its cases on it too.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,12 +1,12 @@
-//! A log as its users meet it, on the file system that the tests run on.
+//! A log as its users meet it, on the file system that the tests run on, and most of it in memory too.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::time::Duration;
 
 use ringlog::{
-    AppendError, Durability, Format, FullReason, IoKind, Log, Offset, OpenError, Options,
-    ReadError, RecoveryMode, StreamError, SyncPolicy,
+    AppendError, Durability, Format, FullReason, IoKind, Log, MemoryDevice, Offset, OpenError,
+    Options, ReadError, RecoveryMode, StreamError, SyncPolicy,
 };
 
 fn small() -> Options {
@@ -24,12 +24,36 @@ fn each_io(test: impl Fn(Options)) {
     }
 }
 
+/// Where a case keeps its log: in files or in memory, it is the same log.
+enum Home {
+    Files(tempfile::TempDir),
+    Memory(MemoryDevice),
+}
+
+impl Home {
+    fn open(&self, options: Options) -> Result<Log, OpenError> {
+        match self {
+            Self::Files(dir) => Log::open(dir.path(), options),
+            Self::Memory(device) => Log::open_in(device, options),
+        }
+    }
+}
+
+fn each_place(case: impl Fn(&Home)) {
+    case(&Home::Files(tempfile::tempdir().unwrap()));
+    case(&Home::Memory(MemoryDevice::new()));
+}
+
+fn each_home(case: impl Fn(&Home, Options)) {
+    each_io(|options| case(&Home::Files(tempfile::tempdir().unwrap()), options));
+    case(&Home::Memory(MemoryDevice::new()), small());
+}
+
 #[test]
 fn what_is_acknowledged_is_read_back_and_survives_reopening() {
-    each_io(|options| {
-        let dir = tempfile::tempdir().unwrap();
+    each_home(|home, options| {
         for durability in [Durability::Memory, Durability::Written, Durability::Synced] {
-            let log = Log::open(dir.path(), options.clone()).unwrap();
+            let log = home.open(options.clone()).unwrap();
             let stream = log.stream("orders").unwrap();
             let before = stream.next_offset();
             let records: Vec<Vec<u8>> = (0..500_u32).map(|n| vec![n as u8; n as usize]).collect();
@@ -46,7 +70,7 @@ fn what_is_acknowledged_is_read_back_and_survives_reopening() {
                 assert_eq!(payloads(&log, "orders")[before.0 as usize..], records);
             }
             log.close().unwrap();
-            let log = Log::open(dir.path(), options.clone()).unwrap();
+            let log = home.open(options.clone()).unwrap();
             assert!(log.recovery_report().shards[0].clean);
             assert_eq!(payloads(&log, "orders")[before.0 as usize..], records);
         }
@@ -55,9 +79,8 @@ fn what_is_acknowledged_is_read_back_and_survives_reopening() {
 
 #[test]
 fn many_streams_from_many_threads_keep_each_producers_order() {
-    each_io(|options| {
-        let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(dir.path(), options.clone()).unwrap();
+    each_home(|home, options| {
+        let log = home.open(options.clone()).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..8_u64 {
                 let log = log.clone();
@@ -78,7 +101,7 @@ fn many_streams_from_many_threads_keep_each_producers_order() {
             }
         });
         log.close().unwrap();
-        let log = Log::open(dir.path(), options.clone()).unwrap();
+        let log = home.open(options.clone()).unwrap();
         let mut found = 0;
         for stream in 0..5 {
             let mut last = [None; 8];
@@ -98,9 +121,8 @@ fn many_streams_from_many_threads_keep_each_producers_order() {
 
 #[test]
 fn rotation_trim_and_recycling() {
-    each_io(|options| {
-        let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(dir.path(), options.clone()).unwrap();
+    each_home(|home, options| {
+        let log = home.open(options.clone()).unwrap();
         let stream = log.stream("s").unwrap();
         let record = vec![7; 10_000];
         for round in 0..6 {
@@ -124,7 +146,7 @@ fn rotation_trim_and_recycling() {
         assert_eq!(from_zero.next().unwrap().unwrap_err(), ReadError::Trimmed { first });
         assert_eq!(from_zero.next().unwrap().unwrap().offset(), first);
         log.close().unwrap();
-        let log = Log::open(dir.path(), options.clone()).unwrap();
+        let log = home.open(options.clone()).unwrap();
         assert_eq!(log.stream("s").unwrap().next_offset(), Offset(6 * 250));
         assert_eq!(payloads(&log, "s").len(), all.len());
     });
@@ -165,152 +187,170 @@ fn a_writer_is_marked_as_long_as_it_lives_and_a_reader_is_not() {
 
 #[test]
 fn batches_are_consecutive_and_bounded() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), small()).unwrap();
-    let stream = log.stream("s").unwrap();
-    let batch: Vec<Vec<u8>> = (0..100).map(|n| vec![n; 1000]).collect();
-    let receipt = stream.append_batch(&batch, Durability::Synced).unwrap();
-    assert_eq!(receipt.records(), 100);
-    assert_eq!(receipt.wait().unwrap().offset, Offset(0));
-    let none: [&[u8]; 0] = [];
-    assert_eq!(stream.append_batch(&none, Durability::Synced).err(), Some(AppendError::EmptyBatch));
-    let huge = vec![0; 1 << 20];
-    let error = stream.append(&huge).err().unwrap();
-    assert!(matches!(error, AppendError::TooLarge { .. }), "{error:?}");
-    assert_eq!(payloads(&log, "s"), batch);
+    each_place(|home| {
+        let log = home.open(small()).unwrap();
+        let stream = log.stream("s").unwrap();
+        let batch: Vec<Vec<u8>> = (0..100).map(|n| vec![n; 1000]).collect();
+        let receipt = stream.append_batch(&batch, Durability::Synced).unwrap();
+        assert_eq!(receipt.records(), 100);
+        assert_eq!(receipt.wait().unwrap().offset, Offset(0));
+        let none: [&[u8]; 0] = [];
+        assert_eq!(
+            stream.append_batch(&none, Durability::Synced).err(),
+            Some(AppendError::EmptyBatch)
+        );
+        let huge = vec![0; 1 << 20];
+        let error = stream.append(&huge).err().unwrap();
+        assert!(matches!(error, AppendError::TooLarge { .. }), "{error:?}");
+        assert_eq!(payloads(&log, "s"), batch);
+    });
 }
 
 #[test]
 fn a_future_needs_no_runtime() {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), small()).unwrap();
-    let stream = log.stream("s").unwrap();
-    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
-    let mut context = std::task::Context::from_waker(&waker);
-    for n in 0..20 {
-        let mut receipt = std::pin::pin!(stream.append(b"x").unwrap());
-        let position = loop {
-            match receipt.as_mut().poll(&mut context) {
-                std::task::Poll::Ready(result) => break result.unwrap(),
-                std::task::Poll::Pending => std::thread::park(),
+    each_place(|home| {
+        struct Unpark(std::thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.unpark();
             }
-        };
-        assert_eq!(position.offset, Offset(n));
-    }
+        }
+        let log = home.open(small()).unwrap();
+        let stream = log.stream("s").unwrap();
+        let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+        let mut context = std::task::Context::from_waker(&waker);
+        for n in 0..20 {
+            let mut receipt = std::pin::pin!(stream.append(b"x").unwrap());
+            let position = loop {
+                match receipt.as_mut().poll(&mut context) {
+                    std::task::Poll::Ready(result) => break result.unwrap(),
+                    std::task::Poll::Pending => std::thread::park(),
+                }
+            };
+            assert_eq!(position.offset, Offset(n));
+        }
+    });
 }
 
 #[test]
 fn synced_under_never_is_refused_and_flush_makes_durable() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = Options { sync: SyncPolicy::Never, durability: Durability::Written, ..small() };
-    let log = Log::open(dir.path(), options).unwrap();
-    let stream = log.stream("s").unwrap();
-    let refused = stream.append_with(b"x", Durability::Synced).err();
-    assert_eq!(refused, Some(AppendError::NeverSynced));
-    stream.append(b"y").unwrap().wait().unwrap();
-    log.flush().unwrap();
-    assert_eq!(payloads(&log, "s"), [b"y"]);
+    each_place(|home| {
+        let options =
+            Options { sync: SyncPolicy::Never, durability: Durability::Written, ..small() };
+        let log = home.open(options).unwrap();
+        let stream = log.stream("s").unwrap();
+        let refused = stream.append_with(b"x", Durability::Synced).err();
+        assert_eq!(refused, Some(AppendError::NeverSynced));
+        stream.append(b"y").unwrap().wait().unwrap();
+        log.flush().unwrap();
+        assert_eq!(payloads(&log, "s"), [b"y"]);
+    });
 }
 
 #[test]
 fn a_closed_log_refuses() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), small()).unwrap();
-    let stream = log.stream("s").unwrap();
-    log.clone().close().unwrap();
-    assert_eq!(stream.append(b"x").err(), Some(AppendError::Closed));
-    assert_eq!(log.rotate().err(), Some(ringlog::LogError::Closed));
+    each_place(|home| {
+        let log = home.open(small()).unwrap();
+        let stream = log.stream("s").unwrap();
+        log.clone().close().unwrap();
+        assert_eq!(stream.append(b"x").err(), Some(AppendError::Closed));
+        assert_eq!(log.rotate().err(), Some(ringlog::LogError::Closed));
+    });
 }
 
 #[test]
 fn a_stream_may_have_a_policy_of_its_own() {
-    let dir = tempfile::tempdir().unwrap();
-    let stream_sync = [("never".to_owned(), SyncPolicy::Never)].into();
-    let log = Log::open(dir.path(), Options { stream_sync, ..small() }).unwrap();
-    let (never, always) = (log.stream("never").unwrap(), log.stream("always").unwrap());
-    assert_eq!(never.append(b"x").err(), Some(AppendError::NeverSynced));
-    always.append(b"x").unwrap().wait().unwrap();
+    each_place(|home| {
+        let stream_sync = [("never".to_owned(), SyncPolicy::Never)].into();
+        let log = home.open(Options { stream_sync, ..small() }).unwrap();
+        let (never, always) = (log.stream("never").unwrap(), log.stream("always").unwrap());
+        assert_eq!(never.append(b"x").err(), Some(AppendError::NeverSynced));
+        always.append(b"x").unwrap().wait().unwrap();
+    });
 }
 
 #[test]
 fn a_flush_for_each_append_is_shared_with_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), Options { sync: SyncPolicy::EveryAppend, ..small() }).unwrap();
-    let stream = log.stream("s").unwrap();
-    let receipts: Vec<_> = (0..50)
-        .map(|_| stream.append_within(b"x", Durability::Synced, Duration::from_secs(10)).unwrap())
-        .collect();
-    for receipt in receipts {
-        receipt.wait().unwrap();
-    }
-    assert!(log.stats().shards[0].flushes >= 50);
+    each_place(|home| {
+        let log = home.open(Options { sync: SyncPolicy::EveryAppend, ..small() }).unwrap();
+        let stream = log.stream("s").unwrap();
+        let receipts: Vec<_> = (0..50)
+            .map(|_| {
+                stream.append_within(b"x", Durability::Synced, Duration::from_secs(10)).unwrap()
+            })
+            .collect();
+        for receipt in receipts {
+            receipt.wait().unwrap();
+        }
+        assert!(log.stats().shards[0].flushes >= 50);
+    });
 }
 
 #[test]
 fn a_reader_beside_the_writer_tells_trimming_from_damage() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), small()).unwrap();
-    let stream = log.stream("s").unwrap();
-    let fill = |segments: u64| {
-        for _ in 0..segments {
-            for _ in 0..8 {
-                stream.append(&vec![9; 100_000]).unwrap().wait().unwrap();
+    each_place(|home| {
+        let log = home.open(small()).unwrap();
+        let stream = log.stream("s").unwrap();
+        let fill = |segments: u64| {
+            for _ in 0..segments {
+                for _ in 0..8 {
+                    stream.append(&vec![9; 100_000]).unwrap().wait().unwrap();
+                }
+                log.rotate().unwrap();
             }
-            log.rotate().unwrap();
+        };
+        fill(6);
+        let options = Options { recovery: RecoveryMode::ReadOnly, ..small() };
+        let beside = home.open(options).unwrap();
+        let mut reader = beside.stream("s").unwrap().read(..).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().offset(), Offset(0));
+        // The writer knows nothing of this reader: the segments that it is about to read are trimmed
+        // and written anew.
+        log.trim(2).unwrap();
+        fill(3);
+        let mut told = None;
+        let mut last = Offset(0);
+        for item in reader {
+            match item {
+                Ok(record) => {
+                    assert!(record.offset() > last);
+                    last = record.offset();
+                    assert!(record.payload().iter().all(|byte| *byte == 9));
+                }
+                Err(ReadError::Trimmed { first }) => {
+                    assert!(told.is_none(), "told twice");
+                    told = Some(first);
+                }
+                Err(other) => panic!("trimming was taken for damage: {other}"),
+            }
         }
-    };
-    fill(6);
-    let options = Options { recovery: RecoveryMode::ReadOnly, ..small() };
-    let beside = Log::open(dir.path(), options).unwrap();
-    let mut reader = beside.stream("s").unwrap().read(..).unwrap();
-    assert_eq!(reader.next().unwrap().unwrap().offset(), Offset(0));
-    // The writer knows nothing of this reader: the segments that it is about to read are trimmed
-    // and written anew.
-    log.trim(2).unwrap();
-    fill(3);
-    let mut told = None;
-    let mut last = Offset(0);
-    for item in reader {
-        match item {
-            Ok(record) => {
-                assert!(record.offset() > last);
-                last = record.offset();
-                assert!(record.payload().iter().all(|byte| *byte == 9));
-            }
-            Err(ReadError::Trimmed { first }) => {
-                assert!(told.is_none(), "told twice");
-                told = Some(first);
-            }
-            Err(other) => panic!("trimming was taken for damage: {other}"),
-        }
-    }
-    assert!(told.is_some_and(|first| first >= Offset(4 * 8)), "{told:?}");
-    assert_eq!(last, Offset(6 * 8 - 1));
+        assert!(told.is_some_and(|first| first >= Offset(4 * 8)), "{told:?}");
+        assert_eq!(last, Offset(6 * 8 - 1));
+    });
 }
 
 #[test]
 fn the_largest_record_that_is_taken_can_be_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let format = Format { segment_bytes: Some(64 << 20), shards: None };
-    let options =
-        Options { format, batch_bytes_max: 8 << 20, memory_bytes: 64 << 20, ..Options::default() };
-    let log = Log::open(dir.path(), options.clone()).unwrap();
-    let stream = log.stream("s").unwrap();
-    let refused = stream.append(&vec![1; 8 << 20]).err().unwrap();
-    let AppendError::TooLarge { limit, .. } = refused else { panic!("{refused:?}") };
-    let largest = vec![7; limit - 16];
-    assert!(stream.append(&vec![7; limit - 15]).is_err());
-    stream.append(&largest).unwrap().wait().unwrap();
-    assert!(payloads(&log, "s") == [largest.clone()]);
-    log.close().unwrap();
-    let log = Log::open(dir.path(), options).unwrap();
-    assert!(payloads(&log, "s") == [largest]);
+    each_place(|home| {
+        let format = Format { segment_bytes: Some(64 << 20), shards: None };
+        let options = Options {
+            format,
+            batch_bytes_max: 8 << 20,
+            memory_bytes: 64 << 20,
+            ..Options::default()
+        };
+        let log = home.open(options.clone()).unwrap();
+        let stream = log.stream("s").unwrap();
+        let refused = stream.append(&vec![1; 8 << 20]).err().unwrap();
+        let AppendError::TooLarge { limit, .. } = refused else { panic!("{refused:?}") };
+        let largest = vec![7; limit - 16];
+        assert!(stream.append(&vec![7; limit - 15]).is_err());
+        stream.append(&largest).unwrap().wait().unwrap();
+        assert!(payloads(&log, "s") == [largest.clone()]);
+        log.close().unwrap();
+        let log = home.open(options).unwrap();
+        assert!(payloads(&log, "s") == [largest]);
+    });
 }
 
 #[test]
@@ -362,42 +402,44 @@ fn a_damaged_catalogue_does_not_hide_the_records_from_a_reader() {
 
 #[test]
 fn names_and_offsets_that_do_not_exist() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), small()).unwrap();
-    assert_eq!(log.stream("").err(), Some(StreamError::InvalidName { bytes: 0 }));
-    let long = "x".repeat(256);
-    assert_eq!(log.stream(&long).err(), Some(StreamError::InvalidName { bytes: 256 }));
-    assert_eq!(log.existing_stream("s").err(), Some(StreamError::NotFound("s".into())));
-    // A name is data, never a path.
-    for name in ["../escape", "/etc/passwd", "a\0b", "é", &long[..255]] {
-        log.stream(name).unwrap().append(name.as_bytes()).unwrap().wait().unwrap();
-        assert_eq!(payloads(&log, name), [name.as_bytes()]);
-    }
-    let stream = log.stream("s").unwrap();
-    stream.append(b"").unwrap().wait().unwrap();
-    assert_eq!(payloads(&log, "s"), [b""]);
-    let next = Offset(1);
-    assert_eq!(stream.read(next..).unwrap().count(), 0);
-    assert_eq!(stream.read(Offset(2)..).err(), Some(ReadError::OutOfRange { next }));
-    let backwards = Offset(1)..Offset(0);
-    assert_eq!(stream.read(backwards).err(), Some(ReadError::OutOfRange { next }));
+    each_place(|home| {
+        let log = home.open(small()).unwrap();
+        assert_eq!(log.stream("").err(), Some(StreamError::InvalidName { bytes: 0 }));
+        let long = "x".repeat(256);
+        assert_eq!(log.stream(&long).err(), Some(StreamError::InvalidName { bytes: 256 }));
+        assert_eq!(log.existing_stream("s").err(), Some(StreamError::NotFound("s".into())));
+        // A name is data, never a path.
+        for name in ["../escape", "/etc/passwd", "a\0b", "é", &long[..255]] {
+            log.stream(name).unwrap().append(name.as_bytes()).unwrap().wait().unwrap();
+            assert_eq!(payloads(&log, name), [name.as_bytes()]);
+        }
+        let stream = log.stream("s").unwrap();
+        stream.append(b"").unwrap().wait().unwrap();
+        assert_eq!(payloads(&log, "s"), [b""]);
+        let next = Offset(1);
+        assert_eq!(stream.read(next..).unwrap().count(), 0);
+        assert_eq!(stream.read(Offset(2)..).err(), Some(ReadError::OutOfRange { next }));
+        let backwards = Offset(1)..Offset(0);
+        assert_eq!(stream.read(backwards).err(), Some(ReadError::OutOfRange { next }));
+    });
 }
 
 #[test]
 fn limits_bounds_and_ranges_of_a_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), small()).unwrap();
-    let stream = log.stream("s").unwrap();
-    let batch: Vec<[u8; 1]> = (0..100).map(|n| [n]).collect();
-    stream.append_batch(&batch, Durability::Synced).unwrap().wait().unwrap();
-    let read = |reader: ringlog::Reader| -> Vec<u8> {
-        reader.map(|record| record.unwrap().payload()[0]).collect()
-    };
-    assert_eq!(read(stream.read(Offset(90)..).unwrap()), (90..100).collect::<Vec<u8>>());
-    assert_eq!(read(stream.read(..Offset(3)).unwrap()), [0, 1, 2]);
-    assert_eq!(read(stream.read(Offset(3)..=Offset(5)).unwrap()), [3, 4, 5]);
-    assert_eq!(read(stream.read(Offset(50)..).unwrap().limit(2)), [50, 51]);
-    assert_eq!(read(stream.read(..).unwrap().limit(0)), []);
+    each_place(|home| {
+        let log = home.open(small()).unwrap();
+        let stream = log.stream("s").unwrap();
+        let batch: Vec<[u8; 1]> = (0..100).map(|n| [n]).collect();
+        stream.append_batch(&batch, Durability::Synced).unwrap().wait().unwrap();
+        let read = |reader: ringlog::Reader| -> Vec<u8> {
+            reader.map(|record| record.unwrap().payload()[0]).collect()
+        };
+        assert_eq!(read(stream.read(Offset(90)..).unwrap()), (90..100).collect::<Vec<u8>>());
+        assert_eq!(read(stream.read(..Offset(3)).unwrap()), [0, 1, 2]);
+        assert_eq!(read(stream.read(Offset(3)..=Offset(5)).unwrap()), [3, 4, 5]);
+        assert_eq!(read(stream.read(Offset(50)..).unwrap().limit(2)), [50, 51]);
+        assert_eq!(read(stream.read(..).unwrap().limit(0)), []);
+    });
 }
 
 #[test]
