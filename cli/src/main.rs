@@ -2,7 +2,7 @@
 //! into an exit code; it knows nothing of what the commands do.
 //!
 //! Invariants: a command changes a log only when its name says so (`append`, `import`,
-//! `repair`, `trim`, `retain`, `rotate`); a closed pipe ends the program quietly; nothing that a file, a disk or a user can
+//! `repair`, `trim`, `retain`, `rotate`, `index rebuild`); a closed pipe ends the program quietly; nothing that a file, a disk or a user can
 //! cause makes it panic.
 
 mod acks;
@@ -13,6 +13,7 @@ mod dump;
 mod export;
 mod feed;
 mod import;
+mod index;
 mod input;
 mod inspect;
 mod output;
@@ -73,6 +74,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
+    Index(index::IndexArgs),
     Stats(stats::StatsArgs),
     ProfileDisk(profile_disk::ProfileDiskArgs),
     Trim(trim::TrimArgs),
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, messages),
         Command::Verify(args) => verify::run(args, messages),
         Command::Repair(args) => repair::run(args, messages),
+        Command::Index(args) => index::run(args, messages),
         Command::Stats(args) => stats::run(args, messages),
         Command::ProfileDisk(args) => profile_disk::run(args, messages),
         Command::Trim(args) => trim::trim(args, messages),

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use clap::Args;
-use ringlog::VerifyReport;
+use ringlog::{BadIndex, VerifyReport};
 use serde_json::{Value, json};
 
 use crate::output::{self, Exit, Failure, Messages, Unit};
 use crate::text::{bytes, escape};
 
 /// Check every checksum of a log, changing nothing. Exit code 0: sound; 1: damaged (stdout says
-/// where and what); 2: the check could not run.
+/// where and what); 2: the check could not run. Indexes that are missing or wrong are listed, but
+/// are no damage: readers make them anew (or `ringlog index rebuild` does).
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
@@ -43,7 +44,18 @@ pub(crate) fn report_json(report: &VerifyReport) -> Value {
         "records": report.records,
         "bytes": report.bytes,
         "damage": report.damage.iter().map(output::corruption_json).collect::<Vec<_>>(),
+        "bad_indexes": report.bad_indexes.iter().map(bad_index_json).collect::<Vec<_>>(),
         "notes": report.notes,
+    })
+}
+
+/// A missing or wrong index as JSON.
+pub(crate) fn bad_index_json(bad: &BadIndex) -> Value {
+    json!({
+        "shard": bad.shard,
+        "segment": bad.segment.0,
+        "missing": bad.missing,
+        "what": bad.what,
     })
 }
 
@@ -59,6 +71,9 @@ pub(crate) fn report_text(report: &VerifyReport) -> String {
     );
     for damage in &report.damage {
         text += &format!("damage: {}\n", escape(&damage.to_string()));
+    }
+    for bad in &report.bad_indexes {
+        text += &format!("index: {} (no record is affected)\n", escape(&bad.to_string()));
     }
     for note in &report.notes {
         text += &format!("note: {}\n", escape(note));

@@ -5,6 +5,7 @@
 mod acks;
 mod append_and_read;
 mod common;
+mod index;
 mod live;
 mod profile_disk;
 mod records;

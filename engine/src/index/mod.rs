@@ -21,6 +21,7 @@ use crate::ids::{LogId, SegmentId};
 pub use indexes::IndexReport;
 pub(crate) use indexes::Indexes;
 pub(crate) use postings::{Posting, Postings, Snapshot};
+pub(crate) use rebuild::Source;
 pub(crate) use restore::{file_bytes_max, restore};
 
 /// The index file of a segment: `snapshot` is of exactly the batches that `covers` tells of. `None`

@@ -29,7 +29,7 @@ pub(crate) struct Rebuilt {
 }
 
 /// What an older index tells of the front of a segment.
-pub(super) struct Known {
+pub(crate) struct Known {
     pub(super) covers: Sealed,
     pub(super) postings: Postings,
 }
@@ -52,7 +52,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// The segment cannot be opened or read.
-    pub(super) fn rebuild(mut self, known: Option<Known>) -> Result<Rebuilt, DiskError> {
+    pub(crate) fn rebuild(mut self, known: Option<Known>) -> Result<Rebuilt, DiskError> {
         let open = Op::Open { file: self.file, name: names::segment(self.segment), write: false };
         let bytes = match ask(self.disk, open)? {
             Done::Opened { bytes } => bytes,

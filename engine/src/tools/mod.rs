@@ -1,7 +1,7 @@
-//! Looking at a log without opening it: [`inspect`], [`dump`], [`verify`], and, the only one that
-//! changes anything, [`repair`].
+//! Looking at a log without opening it: [`inspect`], [`dump`], [`verify`], and, the only ones that
+//! change anything, [`repair`] and [`rebuild_indexes`].
 //!
-//! All but `repair` take no lock and write nothing. They may run beside a writer: damage is
+//! All but these two take no lock and write nothing. They may run beside a writer: damage is
 //! told only when it is still damage after the manifest has been read again, so a segment that was
 //! trimmed meanwhile, or a batch that was just being written, is never called damaged.
 //!
@@ -9,6 +9,7 @@
 
 mod dump;
 mod file;
+mod index;
 mod inspect;
 mod ledger;
 mod repair;
@@ -28,6 +29,7 @@ use crate::recovery::Identity;
 use crate::window::pool_for;
 
 pub use dump::{Dumped, Entry, EntryKind, dump};
+pub use index::{BadIndex, IndexRebuildReport, rebuild_indexes};
 pub use inspect::{
     Inspection, SegmentInspection, SegmentLife, SegmentStream, ShardInspection, StreamInspection,
     inspect, inspect_segments,

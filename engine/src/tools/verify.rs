@@ -7,12 +7,14 @@ use ringlog_disk::{DiskErrorKind, Place};
 use super::ledger::{Catalogue, Ledger, merge};
 use super::tail_walk::walk_unsealed;
 use super::walk::{Batch, Hole, Item, Stretch};
-use super::{Meter, Progress, ShardFiles, open_dir, read_meta, shard_dir};
+use super::{BadIndex, Meter, Progress, ShardFiles, open_dir, read_meta, shard_dir};
 use crate::error::{Corruption, OpenError};
 use crate::format::manifest::{Manifest, ManifestSegment, SegmentState};
 use crate::format::meta::LogMeta;
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed};
 use crate::ids::{Lsn, Offset, SegmentId, StreamId};
+use crate::index::{self, Postings};
+use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::recovery::{Identity, list_files, load_manifest, load_part, tail};
 use crate::shard::Streams;
@@ -36,6 +38,9 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// All damage, in the order of the log, one entry for each place.
     pub damage: Vec<Corruption>,
+    /// Indexes of sealed segments that are missing or wrong. That is no damage: readers make them
+    /// anew.
+    pub bad_indexes: Vec<BadIndex>,
     /// What is no damage but may be of interest: a torn end, files that belong to nothing.
     pub notes: Vec<String>,
 }
@@ -305,8 +310,42 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         if !holes {
             self.check_sums(segment, sealed, &items);
         }
+        self.check_index(segment, sealed, &items)?;
         if let Some(what) = footer_wrong {
             self.damage(Some(segment), footer_at, Some(sealed.end_lsn), what);
+        }
+        Ok(())
+    }
+
+    /// The index of a sealed segment must be what its batches make; where some are damaged, it
+    /// need only be whole.
+    fn check_index(
+        &mut self,
+        segment: SegmentId,
+        sealed: &Sealed,
+        items: &[Item],
+    ) -> Result<(), OpenError> {
+        let identity = self.identity();
+        let postings = Postings::default();
+        let mut whole = true;
+        for item in items {
+            let Item::Batch(Batch { header, runs, .. }) = item else {
+                whole = false;
+                continue;
+            };
+            let block = (header.lsn.0 - sealed.base_lsn.0) / BLOCK_BYTES as u64;
+            let blocks = header.stored_bytes / BLOCK_BYTES as u32;
+            let runs = runs.iter().map(|run| (run.stream, run.base, run.count));
+            postings.add_batch(block as u32, blocks, header.timestamp_ns, runs);
+        }
+        let snapshot = postings.snapshot();
+        let due = index::encode(identity.log, identity.shard, segment, sealed, &snapshot);
+        let due = due.filter(|_| whole);
+        let bad = self.files.bad_index(segment, sealed, due.as_deref());
+        if let Some(bad) = bad
+            && self.is_listed(segment)?
+        {
+            self.report.bad_indexes.push(bad);
         }
         Ok(())
     }
