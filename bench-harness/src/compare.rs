@@ -137,7 +137,8 @@ fn compare_in(dir: &Path, plan: &Plan, machine: &Machine, out: &mut Out) -> Resu
 
 fn measure(mode: Mode, dir: &Path, plan: &Plan) -> Result<Measured, String> {
     let own = scratch(dir)?;
-    let options = Options { io: plan.io, ..Options::from_env().unwrap_or_default() };
+    let options =
+        Options { io: plan.io, ..Options::from_env().map_err(|error| error.to_string())? };
     let log = workload::open(own.path(), mode.sync_policy(), &options)?;
     let load = Load {
         durability: mode.durability(),

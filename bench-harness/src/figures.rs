@@ -89,6 +89,7 @@ struct Bench<'a> {
     io: IoKind,
     /// Size of the large log that is opened.
     open_bytes: u64,
+    options: Options,
 }
 
 /// Measures the chosen figures in a temporary directory inside `dir`.
@@ -113,7 +114,8 @@ pub(crate) fn run(
     ))?;
     let scratch = scratch(dir)?;
     let disk = BareDisk::create(scratch.path())?;
-    let bench = Bench { dir: scratch.path(), disk, rounds, io, open_bytes };
+    let options = Options { io, ..Options::from_env().map_err(|error| error.to_string())? };
+    let bench = Bench { dir: scratch.path(), disk, rounds, io, open_bytes, options };
     let mut all = Vec::new();
     let mut failures = Vec::new();
     for figure in only {
@@ -150,7 +152,7 @@ pub(crate) fn run(
 
 impl Bench<'_> {
     fn options(&self) -> Options {
-        Options { io: self.io, ..Options::from_env().unwrap_or_default() }
+        self.options.clone()
     }
 
     /// Carries out `round` as often as is wanted, or until interrupted.

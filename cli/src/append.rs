@@ -134,6 +134,7 @@ pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure
         commit_primitive: stats.commit_primitive,
         file_system: &stats.file_system,
         notes: &stats.notes,
+        work: crate::stats::work_json(&stats),
     };
     if let Some(error) = &tally.error {
         messages.error(&format!(
@@ -179,4 +180,6 @@ struct Summary<'a> {
     commit_primitive: &'static str,
     file_system: &'a str,
     notes: &'a [String],
+    /// What the log did for it.
+    work: serde_json::Value,
 }

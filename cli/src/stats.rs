@@ -1,7 +1,8 @@
-//! `ringlog stats`: what can be known about a log that is at rest.
+//! `ringlog stats`: what can be known about a log from its files. What its writer has counted is
+//! in the writer's process; of the one of `append`, it is in the summary.
 
 use clap::Args;
-use ringlog::{Inspection, Log, Options, RecoveryMode, RecoveryReport, Stats};
+use ringlog::{Inspection, Log, Options, RecoveryMode, RecoveryReport, ShardStats, Stats};
 use serde_json::{Value, json};
 
 use crate::output::{self, Exit, Failure, Messages};
@@ -75,6 +76,18 @@ fn stats_json(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Valu
             })
         })
         .collect();
+    let ends: Vec<Value> = stats
+        .shards
+        .iter()
+        .map(|shard| {
+            json!({
+                "shard": shard.shard,
+                "epoch": shard.epoch.0,
+                "segments": shard.segments,
+                "durable_lsn": shard.durable_lsn.0,
+            })
+        })
+        .collect();
     json!({
         "shards": totals.shards,
         "streams": totals.streams,
@@ -88,7 +101,31 @@ fn stats_json(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Valu
         "settings": profile_disk::settings_json(&stats.settings),
         "profile": stats.profile.as_ref().map(profile_disk::profile_json),
         "notes": stats.notes,
+        "log_id": stats.log_id.to_string(),
+        "segment_bytes": stats.segment_bytes,
+        "ends": ends,
         "recovery": recovery,
+    })
+}
+
+/// What a writer of this process has done: sums over its shards.
+pub(crate) fn work_json(stats: &Stats) -> Value {
+    let sum = |of: fn(&ShardStats) -> u64| stats.shards.iter().map(of).sum::<u64>();
+    let flushes = stats.flush_latency();
+    let us = |ns: u64| ns as f64 / 1e3;
+    json!({
+        "commits": sum(|shard| shard.commits),
+        "flushes": sum(|shard| shard.flushes),
+        "flush_failures": sum(|shard| shard.flush_failures),
+        "flush_us_mean": flushes.mean() / 1e3,
+        "flush_us_p50": us(flushes.value_at_quantile(0.5)),
+        "flush_us_p99": us(flushes.value_at_quantile(0.99)),
+        "flush_us_max": us(flushes.max()),
+        "rotations": sum(|shard| shard.rotations),
+        "device_bytes": sum(ShardStats::bytes_to_device),
+        "write_amplification": stats.write_amplification(),
+        "rejected_memory": sum(|shard| shard.rejections.memory),
+        "rejected_disk": sum(|shard| shard.rejections.disk),
     })
 }
 
@@ -110,6 +147,12 @@ fn stats_text(totals: &Totals, stats: &Stats, recovery: &RecoveryReport) -> Stri
         None => "disk: not measured\n".to_owned(),
     };
     text += &table(&["setting", "value", "why"], &profile_disk::setting_rows(&stats.settings));
+    for shard in &stats.shards {
+        text += &format!(
+            "shard {}: epoch {}, {} segments with records, durable to LSN {}\n",
+            shard.shard, shard.epoch.0, shard.segments, shard.durable_lsn.0
+        );
+    }
     for shard in &recovery.shards {
         text += &format!(
             "recovery of shard {}: {}, {} records found in {} segments, {} scanned in {:.3} s\n",

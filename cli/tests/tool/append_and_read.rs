@@ -20,6 +20,16 @@ fn every_byte_comes_back_at_every_durability() {
         let dir = tempdir().unwrap();
         let summary = append(dir.path(), &["--durability", durability], &input);
         assert_eq!(summary["records"], records, "{durability}: {summary}");
+        let work = &summary["work"];
+        if durability != "memory" {
+            assert!(work["commits"].as_u64() > Some(0), "{summary}");
+            assert!(work["write_amplification"].as_f64() >= Some(1.0), "{summary}");
+        }
+        assert_eq!(work["flush_failures"], 0, "{summary}");
+        if durability == "synced" {
+            assert!(work["flushes"].as_u64() > Some(0), "{summary}");
+            assert!(work["flush_us_p99"].as_f64() >= work["flush_us_p50"].as_f64(), "{summary}");
+        }
         assert_eq!(summary["bytes"], input.len() - records, "{durability}");
         assert_eq!(summary["first_offset"], 0);
         assert_eq!(summary["last_offset"], records - 1);

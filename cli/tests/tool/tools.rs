@@ -47,7 +47,15 @@ fn inspect_and_stats_count_what_is_there() {
     assert_eq!(stats["streams"], 1);
     assert!(stats["io"].is_string() && stats["notes"].is_array(), "{stats}");
     assert_eq!(stats["recovery"][0]["bytes_cut"], 0, "{stats}");
-    assert_exit(&run(&on("stats", dir.path(), &[])), 0);
+    assert_eq!(stats["segment_bytes"], 1 << 20);
+    assert_eq!(stats["log_id"], inspection["log_id"], "{inspection}");
+    assert_eq!(stats["ends"][0]["epoch"], 1, "{stats}");
+    let end = stats["ends"][0]["durable_lsn"].as_u64().unwrap();
+    assert!(end > 10_000 * 300, "{stats}");
+    let text = run(&on("stats", dir.path(), &[]));
+    assert_exit(&text, 0);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains(&format!("durable to LSN {end}")), "{text}");
 }
 
 #[test]
