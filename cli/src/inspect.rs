@@ -59,6 +59,7 @@ fn inspection_json(inspection: &Inspection) -> Value {
                         "bytes": segment.bytes,
                         "first_time_ns": segment.first_time_ns,
                         "last_time_ns": segment.last_time_ns,
+                        "index": segment.index.map(|index| index.to_string()),
                         "streams": segment.streams.as_ref().map(|streams| {
                             streams
                                 .iter()
@@ -160,6 +161,7 @@ fn inspection_text(inspection: &Inspection) -> String {
                     segment.end_lsn.to_string(),
                     segment.records.to_string(),
                     segment.bytes.to_string(),
+                    segment.index.map(|index| index.to_string()).unwrap_or_default(),
                     segment.first_time_ns.map(utc).unwrap_or_default(),
                     segment.last_time_ns.map(utc).unwrap_or_default(),
                 ]
@@ -177,7 +179,9 @@ fn inspection_text(inspection: &Inspection) -> String {
                 ]
             })
             .collect();
-        let head = ["segment", "state", "from LSN", "to LSN", "records", "bytes", "first", "last"];
+        let head = [
+            "segment", "state", "from LSN", "to LSN", "records", "bytes", "index", "first", "last",
+        ];
         let clean = if shard.clean { "closed cleanly" } else { "not closed cleanly" };
         text += &format!("\nshard {}, {clean}\n{}", shard.shard, table(&head, &segments));
         if shard.segments.iter().any(|segment| segment.streams.is_some()) {

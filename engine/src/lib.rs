@@ -84,9 +84,10 @@ pub use shard::Rotations;
 pub use shard::{Reply, Request, ShardCounts, Time};
 pub use stats::{RecoveryReport, Rejections, ShardStats, Stats, TrimReport};
 pub use tools::{
-    BadIndex, Dumped, Entry, EntryKind, IndexRebuildReport, Inspection, LostRange, Progress,
-    RepairReport, SegmentInspection, SegmentLife, SegmentStream, ShardInspection, StreamInspection,
-    VerifyReport, dump, inspect, inspect_segments, rebuild_indexes, repair, verify,
+    BadIndex, Dumped, Entry, EntryKind, IndexRebuildReport, IndexState, Inspection, LostRange,
+    Progress, RepairReport, SegmentInspection, SegmentLife, SegmentStream, ShardInspection,
+    StreamInspection, VerifyReport, dump, inspect, inspect_segments, rebuild_indexes, repair,
+    verify,
 };
 
 /// The example of the README is compiled with the tests.

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::{Fixture, append_round, options, record};
-use ringlog::{Dumped, EntryKind, Log, Lsn, Offset, SegmentId, dump, inspect_segments};
+use ringlog::{Dumped, EntryKind, IndexState, Log, Lsn, Offset, SegmentId, dump, inspect_segments};
 
 /// What a dump shows, with payloads checked.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -176,4 +176,28 @@ fn the_streams_of_the_segments_add_up() {
     }
     let cheap = ringlog::inspect(fixture.path()).unwrap();
     assert!(cheap.shards[0].segments.iter().all(|segment| segment.streams.is_none()));
+}
+
+#[test]
+fn an_index_is_told_from_none_and_from_a_bad_one() {
+    let fixture = Fixture::new();
+    let index = fixture.shard("0000000000000001.idx");
+    let good = std::fs::read(&index).unwrap();
+    let state = || ringlog::inspect(fixture.path()).unwrap().shards[0].segments[0].index;
+    assert_eq!(state(), Some(IndexState::Present));
+    for bad in [&good[..100], &[]] {
+        std::fs::write(&index, bad).unwrap();
+        assert_eq!(state(), Some(IndexState::Wrong), "{} bytes", bad.len());
+    }
+    fixture.change(&index, |bytes| *bytes = good.clone());
+    fixture.change(&index, |bytes| bytes[50] ^= 1);
+    assert_eq!(state(), Some(IndexState::Wrong));
+    // That of another log.
+    let other = Fixture::new();
+    std::fs::copy(other.shard("0000000000000001.idx"), &index).unwrap();
+    assert_eq!(state(), Some(IndexState::Wrong));
+    std::fs::remove_file(&index).unwrap();
+    assert_eq!(state(), Some(IndexState::Missing));
+    let inspection = ringlog::inspect(fixture.path()).unwrap();
+    assert_eq!(inspection.shards[0].segments[1].index, None, "it is not sealed");
 }

@@ -110,7 +110,7 @@ fn a_bound_below_four_segments_is_refused_and_nothing_is_created() {
     // What counts is the size of this log's segments, not that of one to be created.
     let max_bytes = Some(4 * SEGMENT);
     let retention = Retention { max_bytes, ..Retention::default() };
-    let format = Format { segment_bytes: Some(64 << 20), shards: None };
+    let format = Format::default();
     Log::open(dir.path(), Options { retention, format, ..options() }).unwrap();
 }
 

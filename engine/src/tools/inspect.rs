@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use ringlog_disk::{Disk, DiskErrorKind, DiskProfile};
+use ringlog_disk::{BlockPool, Disk, DiskErrorKind, DiskProfile, Op, run};
 
 use super::walk::{Item, Stretch};
 use super::{Meter, ShardFiles, open_dir, read_meta, shard_dir};
 use crate::error::{Corruption, OpenError};
+use crate::format::index::IndexHeader;
 use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::segment::Sealed;
 use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
+use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::options::FrozenFormat;
 use crate::profile;
-use crate::recovery::{list_files, load, tail};
+use crate::recovery::{ask, list_files, load, tail};
 use crate::shard::Streams;
 
 /// How often a log that changes while it is looked at is looked at again.
@@ -96,8 +98,36 @@ pub struct SegmentInspection {
     pub first_time_ns: Option<u64>,
     /// Time of its last batch, in nanoseconds since 1970.
     pub last_time_ns: Option<u64>,
+    /// Its index, for a sealed one.
+    pub index: Option<IndexState>,
     /// Which offsets of which streams it holds, by number; `None` where that was not asked for.
     pub streams: Option<Vec<SegmentStream>>,
+}
+
+/// The index of a sealed segment, by its first page. None is needed: one that is not good is made
+/// anew when a reader wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IndexState {
+    /// It covers the segment.
+    Present,
+    /// It covers the beginning of the segment; only the rest has to be indexed.
+    Behind,
+    /// There is none.
+    Missing,
+    /// It is damaged, or of something else.
+    Wrong,
+}
+
+impl fmt::Display for IndexState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Present => "present",
+            Self::Behind => "behind",
+            Self::Missing => "missing",
+            Self::Wrong => "wrong",
+        })
+    }
 }
 
 /// What a segment holds of a stream.
@@ -256,6 +286,10 @@ fn segments(
         };
         let name = names::segment(entry.segment);
         let bytes = listed.iter().find(|file| file.name == name).map_or(0, |file| file.bytes);
+        let index = match (state, held) {
+            (SegmentLife::Sealed, Some(sealed)) => Some(index_state(files, entry.segment, &sealed)),
+            _ => None,
+        };
         segments.push(SegmentInspection {
             id: entry.segment,
             state,
@@ -265,10 +299,40 @@ fn segments(
             bytes,
             first_time_ns: held.map(|held: Sealed| held.first_ns).filter(|ns| *ns > 0),
             last_time_ns: held.map(|held| held.last_ns).filter(|ns| *ns > 0),
+            index,
             streams: None,
         });
     }
     Ok(segments)
+}
+
+/// Looks at the first page of an index.
+fn index_state(files: &mut ShardFiles, segment: SegmentId, sealed: &Sealed) -> IndexState {
+    let open = Op::Open { file: tail::SCAN_FILE, name: names::index(segment), write: false };
+    let disk = &mut files.disk;
+    match ask(disk, open) {
+        Ok(_) => {}
+        Err(error) if error.kind == DiskErrorKind::NotFound => return IndexState::Missing,
+        Err(_) => return IndexState::Wrong,
+    }
+    let identity = files.identity;
+    let block = BlockPool::new(1, BLOCK_BYTES).ok().and_then(|pool| pool.take());
+    let header = block.and_then(|block| {
+        let read = Op::Read { file: tail::SCAN_FILE, offset: 0, block, len: BLOCK_BYTES };
+        let done = run(disk, read);
+        let page = done.result.ok().and(done.slices.first())?;
+        IndexHeader::decode(&page.block, identity.log, identity.shard, segment).ok()
+    });
+    let _ = ask(disk, Op::Close { file: tail::SCAN_FILE }); // only read from
+    match header {
+        Some(header) if header.covers == *sealed => IndexState::Present,
+        Some(IndexHeader { covers, .. })
+            if covers.base_lsn == sealed.base_lsn && covers.end_lsn < sealed.end_lsn =>
+        {
+            IndexState::Behind
+        }
+        _ => IndexState::Wrong,
+    }
 }
 
 /// Which offsets of which streams a segment holds.

@@ -31,8 +31,8 @@ use crate::window::pool_for;
 pub use dump::{Dumped, Entry, EntryKind, dump};
 pub use index::{BadIndex, IndexRebuildReport, rebuild_indexes};
 pub use inspect::{
-    Inspection, SegmentInspection, SegmentLife, SegmentStream, ShardInspection, StreamInspection,
-    inspect, inspect_segments,
+    IndexState, Inspection, SegmentInspection, SegmentLife, SegmentStream, ShardInspection,
+    StreamInspection, inspect, inspect_segments,
 };
 pub use repair::{LostRange, RepairReport, repair};
 pub use verify::{VerifyReport, verify};

@@ -473,7 +473,8 @@ impl History {
                 break;
             }
             if rests {
-                life.keeping.at_rest(&life.watch.kept(), life.now);
+                let paused = life.shard.age_retention_paused().is_some();
+                life.keeping.at_rest(&life.watch.kept(), life.now, paused);
             }
             if let Some(wrong) = life.keeping.wrong.first() {
                 return Err(wrong.clone());
