@@ -40,7 +40,7 @@ pub(crate) struct ReadArgs {
     /// Begin with the last record and go backwards.
     #[arg(long)]
     reverse: bool,
-    /// Which records are shown.
+    /// Which records are shown; of a log that another process writes, durable ones in any case.
     #[arg(long, value_name = "LEVEL", default_value = "durable")]
     visibility: VisibilityArg,
     /// Write so many records at most.

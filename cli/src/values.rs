@@ -34,7 +34,7 @@ pub(crate) enum VisibilityArg {
     Durable,
     /// Also what the device has accepted and no flush has covered yet.
     Written,
-    /// Also what is on its way to the device; in another process the same as written.
+    /// Also what is on its way to the device.
     Staged,
 }
 
