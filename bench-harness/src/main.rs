@@ -111,7 +111,7 @@ struct FiguresArguments {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "blocked,streaming,grouped,memory,recovery,amplification"
+        default_values_t = figures::Figure::value_variants().to_vec()
     )]
     only: Vec<figures::Figure>,
     /// Write one JSON object for each figure to FILE, a line each; "-" is standard output
