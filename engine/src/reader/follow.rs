@@ -201,7 +201,19 @@ impl Follower {
             true => durable,
             false => self.reads.published.mark(self.visibility),
         };
-        match self.walk.advance(None)? {
+        let next = self.walk.next_offset();
+        let step = match self.walk.advance(None) {
+            // What a failed flush has dropped is no damage: nobody was promised it. The log is about
+            // to say so.
+            Err(ReadError::Corrupt { corruption, .. })
+                if corruption.lsn.is_some_and(|lsn| lsn >= durable) =>
+            {
+                self.walk.go_back(corruption.lsn.unwrap_or(durable), next);
+                Step::NotYet
+            }
+            other => other?,
+        };
+        match step {
             Step::Record => {
                 let end = self.walk.at;
                 let known = self.unproven.back().is_some_and(|(last, _)| *last == end);

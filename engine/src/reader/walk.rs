@@ -161,6 +161,14 @@ impl Walk {
         Ok(())
     }
 
+    /// Goes back to a batch that could not be read, to try it again later.
+    pub(super) fn go_back(&mut self, lsn: Lsn, next: Offset) {
+        self.close();
+        self.batch.frames.clear();
+        (self.at, self.chain, self.next) = (lsn, None, next);
+        (self.jump, self.damage) = (Jump::None, None);
+    }
+
     fn start_at(&mut self, lsn: Lsn) {
         if lsn > self.at {
             (self.at, self.chain) = (lsn, None);
