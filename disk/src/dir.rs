@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::op::{DiskError, DiskErrorKind, FileName};
@@ -16,11 +16,23 @@ use crate::sys;
 
 const DIRECTORY_MODE: libc::mode_t = 0o700;
 
-/// An open directory. Clones share the descriptor, and with it the lock.
+/// An open directory. Clones share the descriptor, and with it the lock and the writer's mark.
 #[derive(Clone, Debug)]
-pub struct Dir(Arc<OwnedFd>);
+pub struct Dir(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    fd: OwnedFd,
+    /// The writer's mark has a descriptor of its own, which no ring ever sees: what a ring holds
+    /// ends a little after the process that was killed.
+    mark: OnceLock<OwnedFd>,
+}
 
 impl Dir {
+    fn new(fd: OwnedFd) -> Self {
+        Self(Arc::new(Open { fd, mark: OnceLock::new() }))
+    }
+
     /// Opens a directory that is there. The path itself may be a symbolic link.
     ///
     /// Fails with [`DiskErrorKind::NotFound`], [`DiskErrorKind::Access`], or
@@ -31,7 +43,7 @@ impl Dir {
             .map_err(|_| DiskError::new(DiskErrorKind::Unexpected, doing()))?;
         let fd = sys::open_path(&name, libc::O_RDONLY | libc::O_DIRECTORY)
             .map_err(|errno| DiskError::from_errno(errno, doing()))?;
-        Ok(Self(Arc::new(fd)))
+        Ok(Self::new(fd))
     }
 
     /// Opens a directory, creating it (mode 0700 whatever the umask) and its missing parents (with
@@ -84,7 +96,7 @@ impl Dir {
             sys::change_mode(fd.as_fd(), DIRECTORY_MODE).map_err(doing)?;
             self.sync()?;
         }
-        Ok(Self(Arc::new(fd)))
+        Ok(Self::new(fd))
     }
 
     /// Makes all names of this directory durable.
@@ -140,24 +152,32 @@ impl Dir {
 
     /// Puts up the mark by which others see that the log is being written
     /// ([`Dir::has_writer`]): to be called by whoever holds the exclusive lock, before anything is
-    /// changed. The mark lasts exactly as long as the lock does. Whoever cannot put it up, because
-    /// the file system knows no such locks, may write all the same.
+    /// changed. The mark goes with the last clone, and with the process: when a process that was
+    /// killed has been waited for, its mark is gone, while its lock lasts until its last write has
+    /// ended. Whoever cannot put it up, because the file system knows no such locks, may write all
+    /// the same.
     ///
-    /// Costs one system call. Keeps nobody from anything.
+    /// Costs two system calls and a descriptor. Keeps nobody from anything.
     pub fn hold_writer_mark(&self) -> Result<(), DiskError> {
-        sys::share_record_lock(self.as_fd())
-            .map_err(|errno| DiskError::from_errno(errno, "mark the directory as being written"))
+        let doing = |errno| DiskError::from_errno(errno, "mark the directory as being written");
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let mark = sys::open_at(self.as_fd(), c".", flags, 0).map_err(doing)?;
+        sys::share_record_lock(mark.as_fd()).map_err(doing)?;
+        let _ = self.0.mark.set(mark); // it was held already
+        Ok(())
     }
 
     /// Whether some other open directory, of this process or another, holds the writer's mark;
     /// `None` where that cannot be told. Takes no lock and changes nothing: a writer that opens at
     /// the same moment never notices. Costs one system call.
     ///
-    /// "No" means: at this instant nothing is written, and what was written before is in the
-    /// files. A writer may begin right after. Through the directory that holds the mark itself, or
-    /// a clone of it, the answer is about the others.
+    /// "No" means: at this instant no process writes, and what was acknowledged before is in the
+    /// files. Writes that a killed process had in flight may still arrive, where nothing was before;
+    /// a writer may begin right after. Through the directory that holds the mark itself, or a clone
+    /// of it, the answer is about the others.
     pub fn has_writer(&self) -> Option<bool> {
-        sys::is_record_locked(self.as_fd()).ok()
+        let asks = self.0.mark.get().map_or(self.as_fd(), |mark| mark.as_fd());
+        sys::is_record_locked(asks).ok()
     }
 
     /// Whether this process may create files here, as far as permissions and the mount say;
@@ -181,7 +201,7 @@ impl Dir {
 
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.fd.as_fd()
     }
 }
 
