@@ -122,6 +122,14 @@ impl Disk for AnyDisk {
         }
     }
 
+    fn carry_out(&mut self, out: &mut Vec<Completion>) -> bool {
+        match self {
+            Self::Uring(disk) => disk.carry_out(out),
+            Self::Blocking(disk) => disk.carry_out(out),
+            Self::Memory(disk) => disk.carry_out(out),
+        }
+    }
+
     fn in_flight(&self) -> usize {
         match self {
             Self::Uring(disk) => disk.in_flight(),

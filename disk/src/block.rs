@@ -30,14 +30,31 @@ struct Arena {
     count: u32,
     huge_pages_advised: bool,
     free: ArrayQueue<u32>,
+    /// One more free block, or [`NONE`]: one that came back lately, so that a user of one block at a
+    /// time has memory that the caches still hold, instead of going around in the whole pool.
+    warm: AtomicU32,
 }
 
+/// No block.
+const NONE: u32 = u32::MAX;
+
 // SAFETY: the arena only owns memory; every byte of it is reachable through at most one `Block`
-// at a time (the free list holds each index once), and blocks hand out references under the usual
+// at a time (the free list and `warm` hold each free index once), and blocks hand out references under the usual
 // borrow rules.
 unsafe impl Send for Arena {}
 // SAFETY: see `Send`; the shared parts (`free`, plain numbers) are themselves thread-safe.
 unsafe impl Sync for Arena {}
+
+impl Arena {
+    fn take_warm(&self) -> Option<u32> {
+        if self.warm.load(Ordering::Relaxed) == NONE {
+            return None;
+        }
+        // Acquires what the last user wrote, as the queue does.
+        let index = self.warm.swap(NONE, Ordering::Acquire);
+        (index != NONE).then_some(index)
+    }
+}
 
 impl Drop for Arena {
     fn drop(&mut self) {
@@ -79,12 +96,16 @@ impl BlockPool {
             count,
             huge_pages_advised,
             free,
+            warm: AtomicU32::new(NONE),
         })))
     }
 
-    /// Takes a block, or `None` when all are out. Its content is whatever the last user left.
+    /// Takes a block, or `None` when all are out (or, rarely, when one comes back at this very
+    /// moment while another goes out). Its content is whatever the last user left.
     pub fn take(&self) -> Option<Block> {
-        let index = self.0.free.pop()?;
+        // The second look meets a block that came back while others emptied the queue.
+        let warm = || self.0.take_warm();
+        let index = warm().or_else(|| self.0.free.pop()).or_else(warm)?;
         Some(Block { arena: Arc::clone(&self.0), index })
     }
 
@@ -100,7 +121,7 @@ impl BlockPool {
 
     /// How many blocks are free at this instant.
     pub fn available(&self) -> usize {
-        self.0.free.len()
+        self.0.free.len() + usize::from(self.0.warm.load(Ordering::Relaxed) != NONE)
     }
 
     /// Whether the kernel accepted the advice to use huge pages, and is allowed to follow it.
@@ -167,6 +188,10 @@ impl DerefMut for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        let warm = &self.arena.warm;
+        if warm.compare_exchange(NONE, self.index, Ordering::Release, Ordering::Relaxed).is_ok() {
+            return;
+        }
         let pushed = self.arena.free.push(self.index);
         debug_assert!(pushed.is_ok(), "the free list has room for every block");
     }
@@ -279,6 +304,42 @@ mod tests {
         assert!(pool.take().is_none());
         out.pop();
         assert_eq!(pool.available(), 1);
+    }
+
+    #[test]
+    fn one_block_at_a_time_is_always_the_same() {
+        let pool = BlockPool::new(4, 4096).unwrap();
+        drop(pool.take().unwrap());
+        let first = pool.take().unwrap().as_ptr();
+        for _ in 0..10 {
+            assert_eq!(pool.take().unwrap().as_ptr(), first);
+        }
+    }
+
+    #[test]
+    fn threads_never_share_a_block() {
+        let (pool, rounds) =
+            (BlockPool::new(3, 4096).unwrap(), if cfg!(miri) { 30 } else { 20_000 });
+        std::thread::scope(|scope| {
+            for thread in 1..=3_u8 {
+                let pool = &pool;
+                scope.spawn(move || {
+                    for _ in 0..rounds {
+                        // As many blocks as threads, and each holds one at most.
+                        let mut block = loop {
+                            match pool.take() {
+                                Some(block) => break block,
+                                None => std::thread::yield_now(),
+                            }
+                        };
+                        block[..8].fill(thread);
+                        std::thread::yield_now();
+                        assert_eq!(block[..8], [thread; 8], "two threads have the same block");
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.available(), 3);
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl BlockingDisk {
         self.facts.notes.push(note);
     }
 
-    fn carry_out(&mut self, tag: Tag, op: Op) -> Completion {
+    fn do_op(&mut self, tag: Tag, op: Op) -> Completion {
         let (file, slices, result) = match op {
             Op::Write { file, offset, data, flush } => {
                 let result = match self.desk.fd(file) {
@@ -113,13 +113,13 @@ impl BlockingDisk {
     fn carry_out_all(&mut self, out: &mut Vec<Completion>) {
         self.desk.collect(&mut NoWatch, out);
         while let Some((tag, op)) = self.queue.pop_front() {
-            let completion = self.carry_out(tag, op);
+            let completion = self.do_op(tag, op);
             out.push(completion);
         }
     }
 }
 
-fn not_open() -> DiskError {
+pub(crate) fn not_open() -> DiskError {
     DiskError::new(DiskErrorKind::Unexpected, "no such open file")
 }
 
@@ -127,7 +127,8 @@ fn flush_data(fd: BorrowedFd<'_>) -> Result<(), DiskError> {
     sys::sync_data(fd).map_err(|errno| DiskError::from_errno(errno, "flush"))
 }
 
-fn write(
+/// Writes everything and flushes as asked, before it returns.
+pub(crate) fn write(
     fd: BorrowedFd<'_>,
     data: &[Slice],
     offset: u64,

@@ -380,6 +380,16 @@ pub trait Disk {
     /// With [`Wait::Any`] and nothing in flight it waits for the waker alone.
     fn reap(&mut self, wait: Wait, out: &mut Vec<Completion>);
 
+    /// Where all that is to be done is one write with a flush, which has not been sent yet: carries
+    /// it out on the calling thread, which sleeps until the device is done and hears no waker
+    /// meanwhile, and appends its completion to `out`. Else false, and nothing has changed.
+    ///
+    /// For who would wait for it anyway: one call takes less than a ring, where a flushed write
+    /// goes through other threads of the kernel. A disk that has nothing to gain says no.
+    fn carry_out(&mut self, _out: &mut Vec<Completion>) -> bool {
+        false
+    }
+
     /// How many operations have been submitted and not yet reaped.
     fn in_flight(&self) -> usize;
 

@@ -214,6 +214,7 @@ checks! {
     a_wake_while_data_is_in_flight_loses_nothing,
     no_wait_returns,
     a_limited_wait_returns,
+    a_write_that_is_carried_out_at_once_is_like_any_other,
     a_drop_with_operations_in_flight_is_safe,
 }
 
@@ -767,6 +768,55 @@ fn no_wait_returns(r: &mut Rig) {
     assert_eq!(r.disk.in_flight(), 0);
     r.disk.reap(Wait::No, &mut out);
     assert_eq!(out.len(), 1, "a completion came twice");
+}
+
+fn a_write_that_is_carried_out_at_once_is_like_any_other(r: &mut Rig) {
+    r.create(0, "file", 64);
+    let mut out = Vec::new();
+    assert!(!r.disk.carry_out(&mut out), "there is nothing to be carried out");
+    for i in 0..60_usize {
+        let flush = [Flush::Own, Flush::File, Flush::No][i % 3];
+        let op = r.write_op(0, i, 1 + i % 4, i as u8 + 1, flush);
+        r.disk.submit(Tag(i as u64), op);
+        let sent = i % 5 == 4;
+        if sent {
+            r.disk.send();
+        }
+        let done = r.disk.carry_out(&mut out);
+        assert!(
+            !done || flush != Flush::No,
+            "nobody waits for a device that need not be waited for"
+        );
+        assert_eq!(out.len(), usize::from(done));
+        while r.disk.in_flight() > 0 {
+            r.disk.reap(Wait::Any, &mut out);
+        }
+        assert_eq!(out.len(), 1);
+        for completion in out.drain(..) {
+            assert_eq!(completion.tag, Tag(i as u64));
+            assert_eq!(completion.result, Ok(Done::Wrote));
+            assert!(!completion.slices.is_empty(), "the blocks come back");
+        }
+        assert_eq!(r.read(0, i, 1)[0], i as u8 + 1);
+    }
+    // Never one before another that it was submitted with.
+    for i in 0..2 {
+        let op = r.write_op(0, 0, 1, i, Flush::Own);
+        r.disk.submit(Tag(u64::from(i)), op);
+    }
+    assert!(!r.disk.carry_out(&mut out) && out.is_empty());
+    assert_eq!(r.reap_all().len(), 2);
+    // What goes wrong comes with the completion, as ever.
+    let op = r.write_op(0, 0, 1, 1, Flush::Own);
+    r.disk.submit(Tag(1), op);
+    r.disk.submit(Tag(2), Op::Close { file: FileId(0) });
+    r.disk.carry_out(&mut out);
+    while r.disk.in_flight() > 0 {
+        r.disk.reap(Wait::Any, &mut out);
+    }
+    out.sort_by_key(|completion| completion.tag.0);
+    assert_eq!(out[0].result, Ok(Done::Wrote));
+    assert!(out[1].result.is_err(), "the file was busy when it was to be closed");
 }
 
 fn a_limited_wait_returns(r: &mut Rig) {

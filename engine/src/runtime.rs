@@ -170,6 +170,18 @@ impl<D: Disk> Writer<D> {
     pub(crate) fn reap(&mut self, wait: Wait, now: impl FnOnce() -> Time) -> bool {
         let mut completed = std::mem::take(&mut self.completed);
         self.disk.reap(wait, &mut completed);
+        self.settle(completed, now)
+    }
+
+    /// As [`Writer::reap`] without a limit, where that can be done by one call of this thread; false
+    /// where not.
+    pub(crate) fn carry_out(&mut self, now: impl FnOnce() -> Time) -> bool {
+        let mut completed = std::mem::take(&mut self.completed);
+        self.disk.carry_out(&mut completed);
+        self.settle(completed, now)
+    }
+
+    fn settle(&mut self, mut completed: Vec<Completion>, now: impl FnOnce() -> Time) -> bool {
         let any = !completed.is_empty();
         if any {
             let now = now();

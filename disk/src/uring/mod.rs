@@ -24,12 +24,13 @@ use io_uring::squeue::Entry;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
+use crate::blocking::{not_open, write};
 use crate::desk::{Desk, FileWatch};
 use crate::dir::Dir;
 use crate::direct;
-use crate::op::{Completion, Disk, DiskError, DiskFacts, FileId, Op, Slice, Tag, Wait};
+use crate::op::{Completion, Disk, DiskError, DiskFacts, FileId, Flush, Op, Slice, Tag, Wait};
 use crate::options::{DiskOptions, Primitive};
-use crate::sys::Errno;
+use crate::sys::{Errno, Parts};
 use crate::waker::Waker;
 use entry::{Label, Memory, Target, WAKE};
 use flight::{Flight, Step, Verdict, Work};
@@ -43,7 +44,8 @@ pub struct UringDisk {
     desk: Desk,
     flights: Vec<Flight>,
     free: Vec<u32>,
-    /// Operations for which there is no place yet.
+    /// Operations for which there is no place yet; and a first write with a flush, until it is known
+    /// whether more comes with it.
     backlog: VecDeque<(Tag, Op)>,
     /// Places whose next step found no room in the submission queue.
     stalled: VecDeque<u32>,
@@ -53,6 +55,7 @@ pub struct UringDisk {
     buffers: Buffers,
     writev_fixed: bool,
     primitive: Primitive,
+    parts: Parts,
     waker: Waker,
     poll_armed: bool,
     /// The event for callers that sleep elsewhere is signalled with each completion.
@@ -98,6 +101,10 @@ impl FileWatch for RingFiles<'_> {
     }
 }
 
+fn is_flushed_write(op: &Op) -> bool {
+    matches!(op, Op::Write { flush: Flush::Own | Flush::File, .. })
+}
+
 impl UringDisk {
     /// A disk on the files of `dir`, driven by the calling thread. `lock` is a directory whose
     /// lock shall outlive every write in flight, even when the process dies.
@@ -122,6 +129,7 @@ impl UringDisk {
             buffers,
             writev_fixed,
             primitive: options.primitive,
+            parts: Parts::default(),
             waker,
             poll_armed: false,
             outside: Cell::new(false),
@@ -378,6 +386,7 @@ impl UringDisk {
 
     /// Submits and takes what there is, without waiting and without a needless system call.
     fn poll(&mut self, out: &mut Vec<Completion>) {
+        self.send_waiting();
         let due = {
             let queue = self.ring.submission();
             !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
@@ -445,7 +454,8 @@ impl Disk for UringDisk {
         let Some(op) = self.desk.admit(tag, op, &mut files) else {
             return;
         };
-        if self.free.is_empty() || !self.backlog.is_empty() || !self.stalled.is_empty() {
+        let full = self.free.is_empty() || !self.backlog.is_empty() || !self.stalled.is_empty();
+        if full || self.busy() == 0 && is_flushed_write(&op) {
             self.backlog.push_back((tag, op));
         } else {
             self.start(tag, op);
@@ -453,6 +463,7 @@ impl Disk for UringDisk {
     }
 
     fn send(&mut self) {
+        self.send_waiting();
         if !self.ring.submission().is_empty() {
             self.enter(0, None);
         }
@@ -488,6 +499,27 @@ impl Disk for UringDisk {
             }
         }
         Disk::send(self);
+    }
+
+    fn carry_out(&mut self, out: &mut Vec<Completion>) -> bool {
+        let alone = self.busy() == 0 && self.backlog.len() == 1 && self.broken.is_none();
+        if !alone || !self.backlog.front().is_some_and(|(_, op)| is_flushed_write(op)) {
+            return false;
+        }
+        let Some((tag, op)) = self.backlog.pop_front() else { return false };
+        if std::mem::take(&mut self.away) {
+            self.waker.came_back();
+        }
+        if let Op::Write { file, offset, data, flush } = op {
+            let result = match self.desk.fd(file) {
+                Some(fd) => write(fd, &data, offset, flush, self.primitive, &mut self.parts),
+                None => Err(not_open()),
+            };
+            self.desk.release(file);
+            out.push(Completion { tag, slices: data, result });
+        }
+        self.collect(out);
+        true
     }
 
     fn in_flight(&self) -> usize {
