@@ -21,6 +21,10 @@ lint:
 test *ARGS:
     cargo test {{ if ARGS == "" { "--workspace" } else { ARGS } }}
 
+# The tests of the engine's optional features.
+features:
+    cargo test -p ringlog --all-features --test metrics --test tracing --test options --test stats
+
 # Build the documentation; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
@@ -34,7 +38,7 @@ advisories:
     cargo deny check advisories
 
 # What to run before a commit.
-check: fmt-check lint test doc deny
+check: fmt-check lint test features doc deny
 
 # Durability modes beside the bare disk; arguments go to the harness (for example `--dir /mnt/fast`).
 bench-compare *ARGS:
