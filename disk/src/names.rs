@@ -18,11 +18,14 @@ use crate::op::{Content, DiskError, DiskErrorKind, Done, FileName, Listed};
 use crate::sys;
 use crate::waker::Waker;
 
+/// How often a file is read again that was replaced meanwhile.
+const LOADS_MAX: u32 = 100;
+
 const FILE_MODE: libc::mode_t = 0o600;
 /// New files are filled in writes of this size, one at a time, while nobody else writes.
 const FILL_BYTES: usize = 1 << 20;
 /// And of this size while somebody does, so that a commit never queues behind much.
-const POLITE_FILL_BYTES: usize = 256 << 10;
+const POLITE_FILL_BYTES: usize = 128 << 10;
 /// Then a pause follows each write, so many times as long as the write took ...
 const POLITE_PAUSE: u32 = 2;
 /// ... but never longer than this.
@@ -75,11 +78,28 @@ pub(crate) struct Runner {
     traffic: Option<Traffic>,
     /// Zeros to fill files with; mapped when first needed.
     zeros: Option<BlockPool>,
+    /// How much traffic there had been when it was last looked at.
+    seen: u64,
+    /// A file beside which the one that it replaced lies, to be written over the next time.
+    spare: Option<FileName>,
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Some(beside) = self.spare.take().and_then(|name| beside(&name)) {
+            let _ = sys::unlink_at(self.dir.as_fd(), &c_name(&beside)); // it disturbs nobody
+        }
+    }
+}
+
+/// Where the next content of a file is written.
+fn beside(name: &FileName) -> Option<FileName> {
+    FileName::new(format!("{name}.tmp"))
 }
 
 impl Runner {
     pub(crate) fn new(dir: Dir, direct: bool, traffic: Option<Traffic>) -> Self {
-        Self { dir, direct, traffic, zeros: None }
+        Self { dir, direct, traffic, zeros: None, seen: 0, spare: None }
     }
 
     pub(crate) fn run(&mut self, job: Job) -> JobResult {
@@ -221,18 +241,19 @@ impl Runner {
     }
 
     fn write_zeros(
-        &self,
+        &mut self,
         file: BorrowedFd<'_>,
         bytes: u64,
         zeros: &[u8],
     ) -> Result<(), sys::Errno> {
-        let count = || self.traffic.as_ref().map_or(0, Traffic::count);
-        let mut seen = count();
+        let traffic = self.traffic.clone();
+        let count = || traffic.as_ref().map_or(0, Traffic::count);
+        // At the beginning, what has happened since the last look counts.
         let mut at = 0;
         while at < bytes {
             let now = count();
-            let polite = now != seen;
-            seen = now;
+            let polite = now != self.seen;
+            self.seen = now;
             let most = if polite { POLITE_FILL_BYTES } else { FILL_BYTES };
             let len = usize::try_from(bytes - at).map_or(most, |left| left.min(most));
             let begun = Instant::now();
@@ -247,32 +268,91 @@ impl Runner {
         Ok(())
     }
 
-    fn replace(&self, name: &FileName, content: &[u8], durably: bool) -> Result<(), DiskError> {
+    /// Writes `content` beside the file, and puts it in its place in one step.
+    ///
+    /// A file that is replaced again and again, such as a manifest, changes places with the new one:
+    /// the old one stays beside it, and is written over the next time. So nothing is created and
+    /// nothing freed, which a file system pays for with searches and writes of its own.
+    fn replace(
+        &mut self,
+        name: &FileName,
+        content: &[u8],
+        durably: bool,
+    ) -> Result<(), DiskError> {
         let doing = format!("{} {name}", if durably { "replace" } else { "store" });
         let failed = |errno| DiskError::from_errno(errno, doing.as_str());
-        let Some(beside) = FileName::new(format!("{name}.tmp")) else {
+        let Some(beside) = beside(name) else {
             return Err(DiskError::new(
                 DiskErrorKind::Unexpected,
                 format!("{doing}: a name of more than 60 bytes"),
             ));
         };
-        let beside = c_name(&beside);
-        match sys::unlink_at(self.dir.as_fd(), &beside) {
-            Ok(()) | Err(libc::ENOENT) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        let file = self.new_file(&beside, libc::O_WRONLY).map_err(failed)?;
-        let moved = write_all(&file, content)
-            .and_then(|()| if durably { sys::sync_all(file.as_fd()) } else { Ok(()) })
-            .and_then(|()| sys::rename_at(self.dir.as_fd(), &beside, &c_name(name)));
+        let (beside, c_name) = (c_name(&beside), c_name(name));
+        let dir = self.dir.as_fd();
+        // Only what this runner has left there, and what a durable name no longer leads to.
+        let spare = self.spare.take_if(|spare| spare == name);
+        let file = match spare.and_then(|_| self.open_spare(&beside)) {
+            Some(file) => file,
+            None => {
+                match sys::unlink_at(dir, &beside) {
+                    Ok(()) | Err(libc::ENOENT) => {}
+                    Err(errno) => return Err(failed(errno)),
+                }
+                self.new_file(&beside, libc::O_WRONLY).map_err(failed)?
+            }
+        };
+        let written = write_all(&file, content)
+            .and_then(|()| sys::set_length(file.as_fd(), content.len() as u64))
+            .and_then(|()| if durably { sys::sync_all(file.as_fd()) } else { Ok(()) });
+        let exchanged = written.is_ok() && durably && {
+            // Fails where there is nothing to be replaced, and where the file system cannot do it.
+            sys::exchange_at(dir, &beside, &c_name).is_ok()
+        };
+        let moved = written
+            .and_then(|()| if exchanged { Ok(()) } else { sys::rename_at(dir, &beside, &c_name) });
         if let Err(errno) = moved {
-            let _ = sys::unlink_at(self.dir.as_fd(), &beside);
+            let _ = sys::unlink_at(dir, &beside);
             return Err(failed(errno));
         }
-        if durably { self.dir.sync() } else { Ok(()) }
+        if durably {
+            self.dir.sync()?;
+        }
+        if exchanged {
+            self.spare = Some(name.clone());
+        }
+        Ok(())
     }
 
+    /// The file that lies beside another one since it was replaced, if it is still what it was.
+    fn open_spare(&self, name: &CStr) -> Option<OwnedFd> {
+        let flags = libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = sys::open_at(self.dir.as_fd(), name, flags, 0).ok()?;
+        let stat = sys::stat(file.as_fd()).ok()?;
+        (sys::is_regular(&stat) && stat.st_nlink == 1).then_some(file)
+    }
+
+    /// What was in the file of that name at one moment.
     fn load(&self, name: &FileName, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {
+        // A file that another process replaces again and again may be written over while it is
+        // read, but only after it has lost the name.
+        for _ in 0..LOADS_MAX {
+            let Some((content, file)) = self.load_once(name, limit_bytes)? else { continue };
+            let named = sys::stat_at(self.dir.as_fd(), &c_name(name));
+            let read = sys::stat(file.as_fd());
+            let (Ok(named), Ok(read)) = (named, read) else { return Ok(content) };
+            if (named.st_dev, named.st_ino) == (read.st_dev, read.st_ino) {
+                return Ok(content);
+            }
+        }
+        Err(DiskError::new(DiskErrorKind::Unexpected, format!("load {name}: it never stays")))
+    }
+
+    /// The content, and the file that it is from; nothing when it grew while it was read.
+    fn load_once(
+        &self,
+        name: &FileName,
+        limit_bytes: u64,
+    ) -> Result<Option<(Vec<u8>, OwnedFd)>, DiskError> {
         let doing = format!("load {name}");
         let over = || {
             let what = format!("{doing}: longer than {limit_bytes} bytes");
@@ -293,8 +373,7 @@ impl Runner {
         let mut filled = 0;
         loop {
             if filled == content.len() {
-                // It grew while it was read: nobody may do that with a file of ours.
-                return Err(DiskError::new(DiskErrorKind::Unexpected, doing));
+                return Ok(None);
             }
             match sys::read_at(file.as_fd(), &mut content[filled..], filled as u64) {
                 Ok(0) => break,
@@ -303,7 +382,7 @@ impl Runner {
             }
         }
         content.truncate(filled);
-        Ok(content)
+        Ok(Some((content, file)))
     }
 
     fn list(&self) -> Result<Done, DiskError> {

@@ -90,6 +90,21 @@ pub(crate) fn rename_at(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> Result<(
     check(unsafe { libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()) })
 }
 
+/// Lets two names of a directory change places, in one step.
+pub(crate) fn exchange_at(dir: BorrowedFd<'_>, one: &CStr, other: &CStr) -> Result<(), Errno> {
+    let fd = dir.as_raw_fd();
+    let flags = libc::RENAME_EXCHANGE;
+    // SAFETY: both names are NUL-terminated strings that live through the call.
+    check(unsafe { libc::renameat2(fd, one.as_ptr(), fd, other.as_ptr(), flags) })
+}
+
+/// Cuts a file, or lengthens it with zeros.
+pub(crate) fn set_length(fd: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    let bytes = libc::off_t::try_from(bytes).map_err(|_| libc::EFBIG)?;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::ftruncate(fd.as_raw_fd(), bytes) })
+}
+
 pub(crate) fn change_mode(fd: BorrowedFd<'_>, mode: libc::mode_t) -> Result<(), Errno> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) })
