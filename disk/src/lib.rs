@@ -60,3 +60,5 @@ mod disk_tests;
 mod kernel_tests;
 #[cfg(test)]
 mod mark_tests;
+#[cfg(test)]
+mod replace_tests;

@@ -273,12 +273,7 @@ impl Runner {
     /// A file that is replaced again and again, such as a manifest, changes places with the new one:
     /// the old one stays beside it, and is written over the next time. So nothing is created and
     /// nothing freed, which a file system pays for with searches and writes of its own.
-    fn replace(
-        &mut self,
-        name: &FileName,
-        content: &[u8],
-        durably: bool,
-    ) -> Result<(), DiskError> {
+    fn replace(&mut self, name: &FileName, content: &[u8], durably: bool) -> Result<(), DiskError> {
         let doing = format!("{} {name}", if durably { "replace" } else { "store" });
         let failed = |errno| DiskError::from_errno(errno, doing.as_str());
         let Some(beside) = beside(name) else {
@@ -304,10 +299,11 @@ impl Runner {
         let written = write_all(&file, content)
             .and_then(|()| sys::set_length(file.as_fd(), content.len() as u64))
             .and_then(|()| if durably { sys::sync_all(file.as_fd()) } else { Ok(()) });
-        let exchanged = written.is_ok() && durably && {
-            // Fails where there is nothing to be replaced, and where the file system cannot do it.
-            sys::exchange_at(dir, &beside, &c_name).is_ok()
-        };
+        // A link or a directory is no file of ours: it is replaced, or it refuses.
+        let exchanged = written.is_ok()
+            && durably
+            && sys::stat_at(dir, &c_name).is_ok_and(|stat| sys::is_regular(&stat))
+            && sys::exchange_at(dir, &beside, &c_name).is_ok(); // not every file system can
         let moved = written
             .and_then(|()| if exchanged { Ok(()) } else { sys::rename_at(dir, &beside, &c_name) });
         if let Err(errno) = moved {
@@ -388,6 +384,7 @@ impl Runner {
     fn list(&self) -> Result<Done, DiskError> {
         let mut files = Vec::new();
         let mut others = 0;
+        let spare = self.spare.as_ref().and_then(beside);
         for entry in self.dir.raw_entries()? {
             let stat = match sys::stat_at(self.dir.as_fd(), &entry) {
                 Ok(stat) => stat,
@@ -395,6 +392,8 @@ impl Runner {
                 Err(errno) => return Err(DiskError::from_errno(errno, "list the directory")),
             };
             match file_name(&entry) {
+                // Part of how a file is replaced: nobody but this runner has to know.
+                name if name.is_some() && name == spare => {}
                 Some(name) if sys::is_regular(&stat) => {
                     files.push(Listed { name, bytes: u64::try_from(stat.st_size).unwrap_or(0) });
                 }

@@ -1,7 +1,7 @@
 //! The life of segments: prepared, open, sealing, sealed, trimmed, recycled.
 //!
 //! ```text
-//!   (new file | spare) --header, flush, names, manifest--> ready --first batch--> open
+//!   (new file | spare) --header, flush--> prepared --names, manifest--> ready --first batch--> open
 //!   open --full or asked--> sealing --data flushed, footer, flush, catalogue, manifest--> sealed
 //!   sealed --index stored--> indexed
 //!   sealed --trim: manifest--> retired --no reader left--> spare, or removed; index removed
@@ -11,7 +11,10 @@
 //! Everything here happens beside the way of a record. One job runs at a time, one operation of
 //! it is in flight at a time. Commit points: a segment exists once the manifest that lists it is
 //! durable, is sealed once the manifest says so, and is gone once a manifest without it is durable.
-//! Opening the next segment needs no operation at all.
+//! Opening the next segment needs no operation at all. Prepared segments are listed by the next
+//! manifest that seals one, so that a rotation replaces it once; only when none is ready do they get
+//! a manifest of their own. What is prepared and not listed when the log is closed is a spare of the
+//! next life.
 //!
 //! The index of a segment is derived: that it cannot be stored is counted, and harms nothing. A
 //! reader sees a segment as sealed before its postings are dropped, and these only once its index
@@ -58,6 +61,8 @@ enum JobKind {
         file: FileId,
         spare: Option<SegmentId>,
     },
+    /// Lists what is prepared.
+    List,
     Seal {
         sealing: Sealing,
         obsolete: Vec<u64>,
@@ -108,6 +113,8 @@ pub(super) struct Rotation {
     pub(super) manifest: Manifest,
     pub(super) open: Option<OpenSegment>,
     ready: VecDeque<(SegmentId, FileId)>,
+    /// Prepared, and in no manifest yet.
+    prepared: Vec<(SegmentId, FileId)>,
     sealing: VecDeque<Sealing>,
     /// Sealed, with the footer on its way; its file is still open.
     sealed_to: Lsn,
@@ -129,16 +136,17 @@ impl Rotation {
     pub(super) fn new(
         manifest: Manifest,
         open: Option<OpenSegment>,
-        prepared: Vec<(SegmentId, FileId)>,
+        ready: Vec<(SegmentId, FileId)>,
         spares: Vec<SegmentId>,
     ) -> Self {
         let open_file = open.iter().map(|open| (open.segment, open.file));
-        let files = open_file.chain(prepared.iter().copied()).collect();
+        let files = open_file.chain(ready.iter().copied()).collect();
         Self {
             sealed_to: manifest.sealed_end().0,
             manifest,
             open,
-            ready: prepared.into(),
+            ready: ready.into(),
+            prepared: Vec::new(),
             sealing: VecDeque::new(),
             spares,
             retired: Vec::new(),
@@ -204,7 +212,8 @@ impl Rotation {
     /// or too many segments cannot be sealed.
     pub(super) fn cannot_go_on(&self) -> bool {
         let unsealed = self.is_blocked() && self.sealing_len() >= SEALING_MAX;
-        self.disk_full && (self.ready.is_empty() || unsealed)
+        let unlisted = self.prepared.is_empty() || self.is_blocked();
+        self.disk_full && (self.ready.is_empty() && unlisted || unsealed)
     }
 
     /// Whether a job waits for room on the disk.
@@ -234,8 +243,9 @@ impl Rotation {
     /// A large segment is prepared only once the open one is in use, so that a small log stays
     /// small.
     fn wants_segment(&self, config: &ShardConfig, waited_for: bool) -> bool {
+        let count = self.ready.len() + self.prepared.len();
         if self.closing != Closing::No {
-            return waited_for && self.ready.is_empty();
+            return waited_for && count == 0;
         }
         let begun = self.open.as_ref().is_some_and(|_| {
             config.segment_bytes <= AHEAD_BYTES
@@ -246,7 +256,7 @@ impl Rotation {
             Some(_) => self.ahead(config),
             None => 1,
         };
-        self.ready.len() < wanted || (waited_for && self.ready.is_empty())
+        count < wanted || (waited_for && count == 0)
     }
 }
 
@@ -336,6 +346,9 @@ impl Shard {
         let start = |kind| Some(Job { kind, step: 0, in_flight: false, retry_at: None });
         let durable = self.durable;
         let rotation = &mut self.rotation;
+        if rotation.ready.is_empty() && !rotation.prepared.is_empty() {
+            return start(JobKind::List);
+        }
         let sealable = |sealing: &Sealing| sealing.open.so_far.end_lsn <= durable;
         if rotation.sealing.front().is_some_and(sealable) {
             let sealing = rotation.sealing.pop_front()?;
@@ -361,8 +374,10 @@ impl Shard {
         if let Some(segment) = rotation.stale_indexes.pop() {
             return start(JobKind::RemoveIndex { segment });
         }
-        let files =
-            rotation.manifest.segments.len() + rotation.spares.len() + rotation.retired.len();
+        let files = rotation.manifest.segments.len()
+            + rotation.prepared.len()
+            + rotation.spares.len()
+            + rotation.retired.len();
         let too_many = retention::too_many_files(&self.config, files);
         if rotation.spares.len() > if too_many { 0 } else { SPARES_MAX } {
             let segment = rotation.spares.remove(0);
@@ -428,13 +443,9 @@ impl Shard {
                 let data = vec![Slice { block, len: BLOCK_BYTES }];
                 Op::Write { file: *file, offset: 0, data, flush: Flush::File }
             }
-            (JobKind::Prepare { .. }, 3) => Op::SyncDir,
-            (JobKind::Prepare { segment, .. }, 4) => {
-                let segment = *segment;
-                let list = &mut self.rotation.manifest.segments;
-                if list.last().is_none_or(|last| last.segment < segment) {
-                    list.push(ManifestSegment { segment, state: SegmentState::Unsealed });
-                }
+            (JobKind::List, 0) => Op::SyncDir,
+            (JobKind::List, 1) => {
+                self.list_prepared();
                 self.replace_manifest()
             }
             (JobKind::Seal { sealing, .. }, 0) => {
@@ -462,12 +473,15 @@ impl Shard {
                 *part = Some(CataloguePart { number, bytes, crc });
                 Op::Replace { name: names::catalogue(number), content }
             }
-            (JobKind::Seal { sealing, obsolete }, 2) => {
+            (JobKind::Seal { .. }, 2) if self.rotation.prepared.is_empty() => return Step::Skip,
+            (JobKind::Seal { .. }, 2) => Op::SyncDir,
+            (JobKind::Seal { sealing, obsolete }, LIST_SEALED) => {
                 self.list_sealed(sealing, obsolete);
+                self.list_prepared();
                 self.replace_manifest()
             }
             (JobKind::Seal { sealing, .. }, STORE_SEALED) => self.store_index(&sealing.open),
-            (JobKind::Seal { sealing, .. }, 4) => Op::Close { file: sealing.open.file },
+            (JobKind::Seal { sealing, .. }, CLOSE_SEALED) => Op::Close { file: sealing.open.file },
             (JobKind::Seal { obsolete, .. }, _) => match obsolete.pop() {
                 Some(number) => Op::Remove { name: names::catalogue(number) },
                 None => return Step::Finished,
@@ -537,6 +551,16 @@ impl Shard {
         manifest.generation += 1;
         manifest.proven_lsn = self.durable;
         Op::Replace { name: names::manifest(), content: manifest.encode() }
+    }
+
+    /// Lists what is prepared, whose names are flushed. Doing it twice is the same as once.
+    fn list_prepared(&mut self) {
+        let list = &mut self.rotation.manifest.segments;
+        for (segment, _) in &self.rotation.prepared {
+            if list.last().is_none_or(|last| last.segment < *segment) {
+                list.push(ManifestSegment { segment: *segment, state: SegmentState::Unsealed });
+            }
+        }
     }
 
     /// Marks a segment as sealed, and its part of the catalogue as listed. Doing it twice is the
@@ -625,7 +649,7 @@ impl Shard {
                 }
                 // What cannot be removed is left; the next open tries again.
                 JobKind::Remove { .. } | JobKind::RemoveIndex { .. } => {}
-                JobKind::Seal { .. } if job.step > 4 => self.rotation.job = Some(job),
+                JobKind::Seal { .. } if job.step > CLOSE_SEALED => self.rotation.job = Some(job),
                 _ => self.fail(error),
             },
         }
@@ -633,13 +657,20 @@ impl Shard {
 
     fn step_done(&mut self, mut job: Job) {
         match (&mut job.kind, job.step) {
-            (JobKind::Prepare { segment, file, spare }, 4) => {
-                self.rotation.ready.push_back((*segment, *file));
+            (JobKind::Prepare { segment, file, spare }, 2) => {
+                self.rotation.prepared.push((*segment, *file));
                 self.rotation.files.push((*segment, *file));
                 self.counts.recycled += u64::from(spare.is_some());
                 return;
             }
-            (JobKind::Seal { sealing, .. }, 2) => {
+            (JobKind::List, 1) => {
+                let Rotation { ready, prepared, .. } = &mut self.rotation;
+                ready.extend(prepared.drain(..));
+                return;
+            }
+            (JobKind::Seal { sealing, .. }, LIST_SEALED) => {
+                let Rotation { ready, prepared, .. } = &mut self.rotation;
+                ready.extend(prepared.drain(..));
                 let OpenSegment { segment, so_far, .. } = sealing.open;
                 self.rotation.sealed_to = so_far.end_lsn;
                 let known = self.segments.iter().rev().find(|known| known.segment == segment);
@@ -650,7 +681,7 @@ impl Shard {
                 self.reclaimer.note();
             }
             (JobKind::Seal { sealing, .. }, STORE_SEALED) => sealing.open.postings.clear(),
-            (JobKind::Seal { sealing, .. }, 4) => {
+            (JobKind::Seal { sealing, .. }, CLOSE_SEALED) => {
                 let segment = sealing.open.segment;
                 self.rotation.files.retain(|(id, _)| *id != segment);
             }
@@ -678,8 +709,12 @@ impl Shard {
 
 /// Files kept for recycling, at most; more are removed.
 const SPARES_MAX: usize = 4;
-/// The step of sealing that stores the index.
-const STORE_SEALED: u8 = 3;
+/// The step of sealing that replaces the manifest, ...
+const LIST_SEALED: u8 = 3;
+/// ... that stores the index, ...
+const STORE_SEALED: u8 = 4;
+/// ... and that closes the file.
+const CLOSE_SEALED: u8 = 5;
 /// The step of closing that does.
 const STORE_CLOSED: u8 = 0;
 
@@ -690,7 +725,7 @@ impl Job {
         match &self.kind {
             JobKind::Prepare { .. } => self.step != 2,
             JobKind::Seal { .. } => self.step != 0,
-            JobKind::Trim { .. } | JobKind::Look(_) | JobKind::Close { .. } => true,
+            JobKind::List | JobKind::Trim { .. } | JobKind::Look(_) | JobKind::Close { .. } => true,
             JobKind::Remove { .. } | JobKind::RemoveIndex { .. } => true,
         }
     }

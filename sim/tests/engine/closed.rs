@@ -248,7 +248,7 @@ fn recovery_stores_the_indexes_of_what_it_seals() {
     world.crash(&Crash::losing_all());
     world.clear_faults();
     let before = manifest(&world);
-    assert!(before.unsealed().count() > 2, "{before:?}");
+    assert!(before.unsealed().count() >= 2, "{before:?}");
     assert!(!world.files().iter().any(|(name, _)| name.ends_with(".idx")));
     let shard = strict(&world);
     assert_eq!(shard.read(), [b"a", b"b", b"c"]);

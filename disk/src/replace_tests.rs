@@ -1,0 +1,103 @@
+//! Replacing files by name on the real kernel.
+
+#![cfg(not(miri))]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::TempDir;
+
+use crate::any::AnyDisk;
+use crate::dir::Dir;
+use crate::op::{Done, FileName, Op, run};
+use crate::options::{DiskOptions, IoKind};
+use crate::{open, suite};
+
+fn name(text: &str) -> FileName {
+    FileName::new(text).unwrap()
+}
+
+fn replace(disk: &mut AnyDisk, text: &str, content: &[u8]) {
+    let op = Op::Replace { name: name(text), content: content.to_vec() };
+    run(disk, op).result.unwrap();
+}
+
+#[test]
+fn a_file_that_is_replaced_often_is_never_seen_in_part() {
+    let home = TempDir::new().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    let stop = AtomicBool::new(false);
+    let content = |round: usize| vec![round as u8; 1 + round * 7919 % 60_000];
+    std::thread::scope(|scope| {
+        let mut loaders = Vec::new();
+        let mut disk = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
+        replace(&mut disk, "manifest", &content(0));
+        for _ in 0..2 {
+            let (dir, stop) = (Dir::open(home.path()).unwrap(), &stop);
+            loaders.push(scope.spawn(move || {
+                let mut disk = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
+                let mut seen = 0;
+                while !stop.load(Ordering::Relaxed) || seen == 0 {
+                    let load = Op::Load { name: name("manifest"), limit_bytes: 1 << 20 };
+                    match run(&mut disk, load).result {
+                        Ok(Done::Loaded(found)) => {
+                            assert!(found.iter().all(|byte| *byte == found[0]), "of two contents");
+                            assert!((0..400).any(|round| content(round) == found), "a part of one");
+                            seen += 1;
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                seen
+            }));
+        }
+        let end = suite::SetAtEnd(&stop);
+        for round in 1..400 {
+            replace(&mut disk, "manifest", &content(round));
+        }
+        drop(end);
+        let seen: Vec<u32> = loaders.into_iter().map(|loader| loader.join().unwrap()).collect();
+        println!("loads: {seen:?}");
+    });
+    let names: Vec<String> = dir.entries().unwrap();
+    assert_eq!(names, ["manifest"], "a disk that has ended leaves nothing beside it");
+}
+
+#[test]
+fn what_somebody_puts_where_the_next_content_is_written_is_not_written_to() {
+    let home = TempDir::new().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    let beside = home.path().join("manifest.tmp");
+    let victim = home.path().join("victim");
+    std::fs::write(&victim, b"precious").unwrap();
+    let mut disk = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
+    replace(&mut disk, "manifest", b"one");
+    replace(&mut disk, "manifest", b"two");
+    let _ = std::fs::remove_file(&beside);
+    std::os::unix::fs::symlink(&victim, &beside).unwrap();
+    replace(&mut disk, "manifest", b"three");
+    let _ = std::fs::remove_file(&beside);
+    std::fs::hard_link(&victim, &beside).unwrap();
+    replace(&mut disk, "manifest", b"four");
+    let _ = std::fs::remove_file(&beside);
+    replace(&mut disk, "manifest", b"five");
+    assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    assert_eq!(std::fs::read(home.path().join("manifest")).unwrap(), b"five");
+}
+
+/// What is left of a process that was killed may be what a durable name still leads to: the next
+/// one must not write over it.
+#[test]
+fn what_another_life_has_left_beside_a_file_is_not_written_over() {
+    let home = TempDir::new().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    let beside = home.path().join("manifest.tmp");
+    std::fs::write(home.path().join("manifest"), b"new").unwrap();
+    std::fs::write(&beside, b"old").unwrap();
+    let mut left = std::fs::File::open(&beside).unwrap();
+    let mut disk = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
+    replace(&mut disk, "manifest", b"newer");
+    let mut content = String::new();
+    std::io::Read::read_to_string(&mut left, &mut content).unwrap();
+    assert_eq!(content, "old");
+    assert_eq!(std::fs::read(home.path().join("manifest")).unwrap(), b"newer");
+}
