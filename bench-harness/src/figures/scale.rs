@@ -38,7 +38,7 @@ impl Bench<'_> {
         let what = "synced, 4 KiB, rotation every 1 MiB / every 64 MiB: p99.9";
         let mut p999 = Series::new(what, "s", Bar::AtMost(1.5));
         let mut p50 = Series::new("the same: p50", "s", Bar::None);
-        let load = Load { timed: true, keep: Keep::All, window: Duration::from_secs(15), ..LOAD };
+        let load = Load { timed: true, keep: Keep::All, window: Duration::from_secs(20), ..LOAD };
         self.repeat(|| {
             let run = |segment_bytes| {
                 let dir = scratch(self.dir)?;
