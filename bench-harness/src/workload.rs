@@ -29,6 +29,8 @@ pub(crate) const DISK_BYTES_MAX: u64 = 2 << 30;
 const DISK_BYTES_MARGIN: u64 = 256 << 20;
 /// How often the disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The same where all of it is kept.
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_millis(250);
 /// An acknowledgement that takes longer is an error of the run, not a latency.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -231,7 +233,10 @@ impl DiskKeeper<'_> {
             if left.is_zero() || phase.load(Ordering::Relaxed) == OVER {
                 return None;
             }
-            thread::sleep(left.min(LOOK_EVERY));
+            thread::sleep(left.min(match self.keep {
+                Keep::TrimAbove(_) => LOOK_EVERY,
+                Keep::All => LOOK_AT_ALL_EVERY,
+            }));
             if interrupted() {
                 return Some("interrupted".to_owned());
             }
@@ -242,7 +247,15 @@ impl DiskKeeper<'_> {
     }
 
     fn look(&mut self) -> Option<String> {
-        let bytes = bytes_below(self.dir);
+        let bytes = match self.keep {
+            Keep::TrimAbove(_) => bytes_below(self.dir),
+            // Of thousands of files, one would have to ask for each.
+            Keep::All => {
+                let stats = self.log.stats();
+                let segments: usize = stats.shards.iter().map(|shard| shard.segments).sum();
+                segments as u64 * stats.segment_bytes
+            }
+        };
         if matches!(self.keep, Keep::TrimAbove(limit) if bytes > limit) {
             match self.log.trim(0) {
                 Ok(report) => self.segments_trimmed += report.segments,
