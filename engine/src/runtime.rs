@@ -311,7 +311,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    fn look(&mut self, streams: &[StreamId], all: bool) -> Snapshot {
+    pub(crate) fn look(&mut self, streams: &[StreamId], all: bool) -> Snapshot {
         self.meter_flushes(); // or the histogram would lag behind the counts
         Snapshot {
             counts: self.shard.counts().clone(),

@@ -604,3 +604,37 @@ fn a_stream_is_trimmed_under_any_policy() {
     let stream = log.existing_stream("s").unwrap();
     assert_eq!(first(stream.read(..).unwrap().collect()), Some(Offset(4)));
 }
+
+#[test]
+fn its_statistics_are_those_of_what_it_did() {
+    for io in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let mut shard = start(dir.path(), options(io));
+        let stream = shard.stream("s").unwrap();
+        let before = shard.stats();
+        assert_eq!((before.records_appended, before.queue_depth), (0, 1), "the stream's creation");
+        for at in 0..10 {
+            let appended = shard.append(stream, &record(at), Durability::Synced).unwrap();
+            until_acknowledged(&mut shard, &appended);
+        }
+        let bytes: usize = (0..10).map(|at| record(at).len()).sum();
+        shard.append(StreamId(77), b"x", Durability::Synced).unwrap_err();
+        shard.append(stream, &vec![0; 32 << 20], Durability::Synced).unwrap_err();
+        let open = shard.append(stream, b"open", Durability::Memory).unwrap();
+        let stats = shard.stats();
+        assert_eq!(stats.records_appended, 11);
+        assert_eq!(stats.bytes_appended, bytes as u64 + 4);
+        assert_eq!(stats.records_acknowledged, 10);
+        assert_eq!(stats.rejections.each().map(|(_, count)| count), [0, 0, 1, 0, 0]);
+        assert_eq!(stats.queue_depth, 1);
+        assert_eq!(stats.epoch, before.epoch);
+        assert_eq!(
+            (stats.durable_lsn, stats.staged_lsn),
+            (shard.durable_lsn(), shard.staged_lsn())
+        );
+        assert!(stats.flushes >= 10 && stats.flush_latency.len() >= 10, "{stats:?}");
+        assert_eq!(stats.segments, 1);
+        let _ = open;
+        shard.close().unwrap();
+    }
+}

@@ -9,7 +9,7 @@ use ringlog::testing::{DrivenShard, ShardIdentity, ShardMemory};
 use ringlog::{
     AppendError, DiskErrorKind, Durability, Format, FullReason, Log, LogError, LogId, MemoryDevice,
     Offset, OpenError, Options, Receipt, ReceiptError, RecoveryMode, Request, Stream, SyncPolicy,
-    Time,
+    Time, Visibility,
 };
 use ringlog_disk::{Disk, Done, FileName, MemoryDisk, Op, run};
 
@@ -264,6 +264,15 @@ fn a_failed_write_or_flush_poisons_until_the_log_is_opened_again() {
             assert!(matches!(refused, Some(AppendError::Poisoned(_))), "{what}: {refused:?}");
             assert!(matches!(log.flush().err(), Some(LogError::Poisoned(_))), "{what}");
             assert_holds(&stream, 100);
+            for visibility in [Visibility::Written, Visibility::Staged] {
+                for reverse in [false, true] {
+                    let reader = stream.read(Offset(0)..).unwrap().visibility(visibility);
+                    let reader = if reverse { reader.reverse() } else { reader };
+                    // What the fault has dropped is missing, and nobody calls it damage.
+                    let count = reader.map(|record| record.unwrap().offset()).count();
+                    assert!((100..=101).contains(&count), "{what}, {visibility:?}: {count}");
+                }
+            }
             if cut {
                 device.power_cut();
             }

@@ -23,6 +23,7 @@ use crate::error::{
 };
 use crate::format::batch::{FrameKind, Nonce, RUN_BYTES, frame_bytes};
 use crate::ids::{Epoch, Lsn, Offset, StreamId};
+use crate::inbox::Counts;
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::open::shard_of;
 use crate::options::{Durability, FrozenFormat, Options, Retention, SyncPolicy};
@@ -31,7 +32,7 @@ use crate::recovery::{Identity, ShardRecovery};
 use crate::runtime::Writer;
 use crate::shard::{Reply, Request, ShardCounts, Time};
 use crate::starting::{Begin, LastWord, Pools, Ready, open_shard};
-use crate::stats::TrimReport;
+use crate::stats::{ShardStats, TrimReport};
 use crate::testing::{ShardIdentity, ShardMemory};
 
 /// How long a chunk for which nobody waits may stay open, in nanoseconds.
@@ -110,6 +111,7 @@ pub struct DrivenShard<D: Disk> {
     small: BlockPool,
     large: BlockPool,
     frames_bytes_max: usize,
+    counts: Counts,
     // On the way.
     open: Option<Box<Chunk>>,
     /// When the open chunk was first seen by a turn.
@@ -156,6 +158,7 @@ impl<D: Disk> DrivenShard<D> {
             small: pools.small,
             large: pools.large,
             frames_bytes_max: pools.frames_bytes_max,
+            counts: Counts::default(),
             open: None,
             open_since: None,
             last_turn: Time::default(),
@@ -334,6 +337,24 @@ impl<D: Disk> DrivenShard<D> {
     }
 
     fn put<R: AsRef<[u8]>>(
+        &mut self,
+        stream: StreamId,
+        kind: FrameKind,
+        records: &[R],
+        durability: Durability,
+    ) -> Result<Appended, AppendError> {
+        let appended = self.put_into_chunk(stream, kind, records, durability);
+        match &appended {
+            Ok(_) => {
+                self.counts.records += records.len() as u64;
+                self.counts.bytes += records.iter().map(|r| r.as_ref().len() as u64).sum::<u64>();
+            }
+            Err(refused) => self.counts.rejections.note(refused),
+        }
+        appended
+    }
+
+    fn put_into_chunk<R: AsRef<[u8]>>(
         &mut self,
         stream: StreamId,
         kind: FrameKind,
@@ -762,6 +783,25 @@ impl<D: Disk> DrivenShard<D> {
     /// What was found and done at the open.
     pub fn recovery(&self) -> &ShardRecovery {
         &self.recovery
+    }
+
+    /// A look at the shard: the same counts and histograms that [`crate::Log::stats`] gives, as of
+    /// the last turn; `queue_depth` are the chunks of records that no turn has taken yet. Copies
+    /// three histograms: tens of microseconds.
+    pub fn stats(&mut self) -> ShardStats {
+        let look = self.writer.look(&[], true);
+        ShardStats {
+            epoch: self.epoch,
+            records_appended: self.counts.records,
+            bytes_appended: self.counts.bytes,
+            rejections: self.counts.rejections,
+            queue_depth: self.full.len() + usize::from(self.open.is_some()),
+            durable_lsn: self.durable_lsn(),
+            segments: self.writer.shared.published.segment_count(),
+            indexes: self.place.reads.indexes.report(),
+            recovery_time: self.recovery.elapsed,
+            ..ShardStats::of(self.place.identity.shard, look, self.writer.disk.facts())
+        }
     }
 
     /// The failure that poisoned the shard: nothing is acknowledged any more, until the log is

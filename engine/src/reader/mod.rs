@@ -144,6 +144,12 @@ impl Reader {
             };
             match step {
                 Ok(Step::NotYet) if self.reads.wait_for_device() => {}
+                // What a failed flush has dropped is no damage: nobody was promised it.
+                Err(ReadError::Corrupt { corruption, .. })
+                    if self.visibility != Visibility::Durable
+                        && corruption
+                            .lsn
+                            .is_some_and(|lsn| lsn >= self.reads.published.durable()) => {}
                 other => break other,
             }
         };
