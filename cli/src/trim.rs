@@ -50,6 +50,10 @@ fn trim_stream(log: Log, name: &str, before: Offset, messages: Messages) -> Resu
         _ => Failure::Failed(error.to_string()),
     });
     drop(stream);
+    if trimmed.is_ok() {
+        // What can go now goes now, not at the next open.
+        log.retain(Retention::default()).map_err(|error| Failure::Failed(error.to_string()))?;
+    }
     let closed = log.close().map_err(|error| Failure::Failed(error.to_string()));
     let first = trimmed?;
     closed?;

@@ -221,6 +221,26 @@ fn retain_keeps_to_its_bounds() {
 }
 
 #[test]
+fn trimming_a_stream_gives_its_segments_back() {
+    let dir = tempdir().unwrap();
+    append(dir.path(), &[], &lines(0..10));
+    for _ in 0..3 {
+        assert_exit(&run(&on("rotate", dir.path(), &[])), 0);
+        append(dir.path(), &[], &lines(0..10));
+    }
+    let sealed = || {
+        let seen = json(&run(&on("inspect", dir.path(), &["--json"])));
+        let segments = seen["shards"][0]["segments"].as_array().unwrap().clone();
+        segments.iter().filter(|segment| segment["state"] == "sealed").count()
+    };
+    assert_eq!(sealed(), 3);
+    // The third segment holds offsets 20 to 29.
+    assert_exit(&run(&on("trim", dir.path(), &["--stream", "s", "--before", "25"])), 0);
+    assert_eq!(sealed(), 1);
+    assert_eq!(read(dir.path(), &[]), [lines(5..10), lines(0..10)].concat());
+}
+
+#[test]
 fn a_stream_is_trimmed_by_itself() {
     let dir = tempdir().unwrap();
     append(dir.path(), &[], &lines(0..10));

@@ -88,7 +88,15 @@ impl Shard {
 
     /// The look that is due, if any.
     pub(super) fn look_for_trimmed(&mut self, now: Time) -> Option<Look> {
-        if !self.may_reclaim() || now.mono_ns < self.reclaimer.not_before_ns {
+        if now.mono_ns < self.reclaimer.not_before_ns {
+            return None;
+        }
+        self.look_at_once()
+    }
+
+    /// A look that may find something, however soon after the last one.
+    pub(super) fn look_at_once(&mut self) -> Option<Look> {
+        if !self.may_reclaim() {
             return None;
         }
         self.reclaimer.changed = false;

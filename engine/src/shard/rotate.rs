@@ -355,6 +355,11 @@ impl Shard {
             return start(JobKind::Seal { sealing, obsolete: Vec::new() });
         }
         if !rotation.trims.is_empty() && rotation.sealing.is_empty() {
+            // Whoever asks for room gets what the trims of streams have freed, too.
+            if let Some(look) = self.look_at_once() {
+                return start(JobKind::Look(look));
+            }
+            let rotation = &mut self.rotation;
             let (id, wanted) = rotation.trims.remove(0);
             let segments = self.wanted_away(wanted, now);
             return start(JobKind::Trim { id: Some(id), segments });
