@@ -29,6 +29,8 @@ const DEPTHS: [usize; 3] = [1, 2, 4];
 const DEPTH_MAX: usize = 4;
 /// Enough for a first judgement where a commit takes milliseconds.
 const ROUNDS_MIN: usize = 3;
+/// So many commits, one after another, are judged together.
+const STRETCH: usize = 8;
 /// From here on a disk is slow, and fewer commits make a round.
 const SLOW_NS: u64 = 2_000_000;
 const SLOW_ROUND: usize = 4;
@@ -48,7 +50,7 @@ const QUICK: Plan = Plan {
     whole: Duration::from_millis(600),
     primitives: (48, Duration::from_millis(50)),
     writes: (32, Duration::from_millis(15)),
-    sizes: (12, Duration::from_millis(40)),
+    sizes: (16, Duration::from_millis(40)),
     depths: (5, Duration::from_millis(30)),
     commits_of_a_depth_round: 8,
 };
@@ -144,6 +146,19 @@ impl Drop for ProbeFile {
     }
 }
 
+/// Samples of both primitives.
+#[derive(Default)]
+struct Pairs {
+    dsync: Vec<u64>,
+    linked: Vec<u64>,
+}
+
+impl Pairs {
+    fn latencies(&self) -> (Latency, Latency) {
+        (Latency::of(self.dsync.clone()), Latency::of(self.linked.clone()))
+    }
+}
+
 struct Measuring<'a> {
     file: &'a mut ProbeFile,
     pool: BlockPool,
@@ -156,7 +171,9 @@ struct Measuring<'a> {
 
 impl Measuring<'_> {
     fn all(&mut self, effort: Effort) -> Result<DiskFigures, DiskError> {
-        let (dsync, linked_sync) = self.primitives()?;
+        let mut pairs = Pairs::default();
+        self.primitives(&mut pairs)?;
+        let (dsync, linked_sync) = pairs.latencies();
         let better = if linked_sync.p50_ns < dsync.p50_ns {
             Primitive::LinkedSync
         } else {
@@ -166,26 +183,32 @@ impl Measuring<'_> {
         let sizes = self.sizes(better)?;
         let slow = dsync.p50_ns.min(linked_sync.p50_ns) > SLOW_NS;
         let depths = self.depths(better, slow)?;
+        if !self.over() {
+            // The other half, at another time: what disturbed the first one may be gone.
+            self.primitives(&mut pairs)?;
+        }
+        let (dsync, linked_sync) = pairs.latencies();
         Ok(DiskFigures { effort, dsync, linked_sync, write, sizes, depths })
     }
 
-    /// Both take turns, so that what disturbs one disturbs the other.
-    fn primitives(&mut self) -> Result<(Latency, Latency), DiskError> {
+    /// Half of the rounds. Both take turns, so that what disturbs one disturbs the other.
+    fn primitives(&mut self, pairs: &mut Pairs) -> Result<(), DiskError> {
         let (rounds, at_most) = self.plan.primitives;
         let phase = Instant::now();
-        let (mut dsync, mut linked) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
+        let before = pairs.dsync.len();
         self.commit(Primitive::Dsync, SMALL_BYTES, Flush::Own)?;
         self.commit(Primitive::LinkedSync, SMALL_BYTES, Flush::Own)?;
-        while dsync.len() < rounds {
-            let enough = dsync.len() >= ROUNDS_MIN && phase.elapsed() > at_most;
+        while pairs.dsync.len() < before + rounds / 2 {
+            let done = pairs.dsync.len();
+            let enough = done >= before + ROUNDS_MIN && phase.elapsed() > at_most / 2;
             // Without one round there is nothing to tell.
-            if enough || (!dsync.is_empty() && self.over()) {
+            if enough || (done > 0 && self.over()) {
                 break;
             }
-            dsync.push(self.commit(Primitive::Dsync, SMALL_BYTES, Flush::Own)?);
-            linked.push(self.commit(Primitive::LinkedSync, SMALL_BYTES, Flush::Own)?);
+            pairs.dsync.push(self.commit(Primitive::Dsync, SMALL_BYTES, Flush::Own)?);
+            pairs.linked.push(self.commit(Primitive::LinkedSync, SMALL_BYTES, Flush::Own)?);
         }
-        Ok((Latency::of(dsync), Latency::of(linked)))
+        Ok(())
     }
 
     fn writes(&mut self) -> Result<Latency, DiskError> {
@@ -341,13 +364,22 @@ impl ProbeFile {
 }
 
 impl Latency {
-    fn of(mut samples: Vec<u64>) -> Self {
-        samples.sort_unstable();
-        let at = |percent: usize| {
-            let index = samples.len() * percent / 100;
-            samples.get(index.min(samples.len().saturating_sub(1))).copied().unwrap_or(0)
+    /// The median is that of the calmest stretch: what else a machine does only ever adds, and may
+    /// add to most of the samples. Fewer than two stretches are one.
+    pub(super) fn of(mut samples: Vec<u64>) -> Self {
+        let at = |sorted: &[u64], percent: usize| {
+            let index = sorted.len() * percent / 100;
+            sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
         };
-        Self { p50_ns: at(50), p99_ns: at(99), samples: samples.len() as u32 }
+        let stretches = (samples.len() / STRETCH).max(1);
+        let length = samples.len().div_ceil(stretches).max(1);
+        let medians = samples.chunks_mut(length).map(|stretch| {
+            stretch.sort_unstable();
+            at(stretch, 50)
+        });
+        let p50_ns = medians.min().unwrap_or(0);
+        samples.sort_unstable();
+        Self { p50_ns, p99_ns: at(&samples, 99), samples: samples.len() as u32 }
     }
 }
 

@@ -33,9 +33,10 @@ pub enum Effort {
 /// How long something took, over all samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// Median in nanoseconds.
+    /// Median in nanoseconds, of the calmest stretch of some eight samples: what else the machine
+    /// does only ever adds.
     pub p50_ns: u64,
-    /// 99th percentile in nanoseconds; of fewer than 100 samples, the largest.
+    /// 99th percentile of all samples in nanoseconds; of fewer than 100 samples, the largest.
     pub p99_ns: u64,
     /// How many were measured; 0 when there was no time, and then the others mean nothing.
     pub samples: u32,

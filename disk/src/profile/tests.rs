@@ -194,6 +194,21 @@ fn what_was_not_measured_leaves_the_defaults() {
 }
 
 #[test]
+fn a_median_is_that_of_the_calmest_stretch() {
+    // Two thirds of the samples are disturbed by other work on the machine.
+    let disturbed = (0..24).map(|i| if (8..16).contains(&i) { 80 + i } else { 8000 });
+    let latency = Latency::of(disturbed.collect());
+    assert_eq!((latency.p50_ns, latency.p99_ns, latency.samples), (92, 8000, 24));
+    // One or two lucky ones do not count.
+    let lucky = (0..24).map(|i| if i % 8 == 0 { 1 } else { 80 });
+    assert_eq!(Latency::of(lucky.collect()).p50_ns, 80);
+    // A few samples are one stretch; none are nothing.
+    assert_eq!(Latency::of(vec![9, 1, 5]).p50_ns, 5);
+    assert_eq!(Latency::of((1..=15).collect()).p50_ns, 8);
+    assert_eq!(Latency::of(Vec::new()), Latency::default());
+}
+
+#[test]
 fn padding_is_never_below_a_block() {
     let pad = |align_bytes| {
         DiskProfile::new(
