@@ -47,15 +47,20 @@
 //! None, but for one that the disk begins when it first works on names (preparing the next segment,
 //! the manifest): see [`Seat::names_thread`], which says what it costs to do without.
 
+mod appending;
 mod open;
 mod reading;
+mod requests;
 mod shard;
 mod tokens;
+mod turns;
 
+pub use appending::Appended;
 pub use open::{DrivenLog, Seat};
 pub use ringlog_disk::{AnyDisk, Waker};
-pub use shard::{Appended, DrivenShard, Turn};
+pub use shard::DrivenShard;
 pub use tokens::{Answer, Event};
+pub use turns::Turn;
 
 #[doc(hidden)]
 pub use crate::shard::Time;
