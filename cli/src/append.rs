@@ -14,7 +14,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::time::Instant;
 
 use clap::Args;
-use ringlog::{Durability, Log};
+use ringlog::Durability;
 use serde::Serialize;
 
 use crate::acks;
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &AppendArgs, messages: Messages) -> Result<Exit, Failure
     // Before the log, so that a mistyped file name creates none.
     let input = Input::open(args.file.as_deref())?;
     let bar_total = input.bytes();
-    let log = Log::open(&args.dir.dir, options)?;
+    let log = output::open_log(&args.dir.dir, options, messages)?;
     let stream = log.stream(&args.stream)?;
     messages.notes(&log.stats().notes);
 

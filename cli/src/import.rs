@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ImportArgs, messages: Messages) -> Result<Exit, Failure
     // Before the log, so that a mistyped file name creates none.
     let input = Input::open(args.file.as_deref())?;
     let bar_total = input.bytes();
-    let log = Log::open(&args.dir.dir, options)?;
+    let log = output::open_log(&args.dir.dir, options, messages)?;
     messages.notes(&log.stats().notes);
 
     let started = Instant::now();

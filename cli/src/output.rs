@@ -7,11 +7,13 @@
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ringlog::{Corruption, OpenError, StreamError};
+use ringlog::{Corruption, Log, OpenError, Options, StreamError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::json;
@@ -168,6 +170,15 @@ impl Messages {
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress(Some(bar))
     }
+}
+
+/// Opens a log, with a bar on a terminal while it recovers.
+pub(crate) fn open_log(dir: &Path, options: Options, messages: Messages) -> Result<Log, OpenError> {
+    // Made with the first news: a log that was closed cleanly has nothing to be read.
+    let bar = OnceLock::new();
+    Log::open_with_progress(dir, options, move |progress| {
+        bar.get_or_init(|| messages.progress("recovering", Unit::Bytes, Some(0))).update(&progress);
+    })
 }
 
 /// Writes one line to stderr as it is. A stderr that is closed or full is nobody's loss.

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &ReadArgs, messages: Messages) -> Result<Exit, Failure> 
 pub(crate) fn open(dir: &crate::Dir, messages: Messages) -> Result<Log, Failure> {
     let options =
         Options { create: false, recovery: RecoveryMode::ReadOnly, ..Options::from_env()? };
-    let log = Log::open(&dir.dir, options)?;
+    let log = output::open_log(&dir.dir, options, messages)?;
     messages.notes(&log.stats().notes);
     Ok(log)
 }

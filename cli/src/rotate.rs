@@ -1,7 +1,7 @@
 //! `ringlog rotate`: seals the open segments.
 
 use clap::Args;
-use ringlog::{Log, Options};
+use ringlog::Options;
 use serde_json::json;
 
 use crate::output::{self, Exit, Failure, Messages};
@@ -15,7 +15,11 @@ pub(crate) struct RotateArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &RotateArgs, messages: Messages) -> Result<Exit, Failure> {
-    let log = Log::open(&args.dir.dir, Options { create: false, ..Options::from_env()? })?;
+    let log = output::open_log(
+        &args.dir.dir,
+        Options { create: false, ..Options::from_env()? },
+        messages,
+    )?;
     messages.notes(&log.stats().notes);
     log.rotate().and_then(|()| log.close()).map_err(|error| Failure::Failed(error.to_string()))?;
     if messages.json() {

@@ -2,7 +2,7 @@
 //! in the writer's process; of the one of `append`, it is in the summary.
 
 use clap::Args;
-use ringlog::{Inspection, Log, Options, RecoveryMode, RecoveryReport, ShardStats, Stats};
+use ringlog::{Inspection, Options, RecoveryMode, RecoveryReport, ShardStats, Stats};
 use serde_json::{Value, json};
 
 use crate::output::{self, Exit, Failure, Messages};
@@ -21,7 +21,7 @@ pub(crate) struct StatsArgs {
 pub(crate) fn run(args: &StatsArgs, messages: Messages) -> Result<Exit, Failure> {
     let options =
         Options { create: false, recovery: RecoveryMode::ReadOnly, ..Options::from_env()? };
-    let log = Log::open(&args.dir.dir, options)?;
+    let log = output::open_log(&args.dir.dir, options, messages)?;
     let stats = log.stats();
     messages.notes(&stats.notes);
     let totals = Totals::of(&ringlog::inspect(&args.dir.dir)?);

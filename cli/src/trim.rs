@@ -101,7 +101,8 @@ pub(crate) fn retain(args: &RetainArgs, messages: Messages) -> Result<Exit, Fail
 }
 
 fn open(dir: &crate::Dir, messages: Messages) -> Result<Log, Failure> {
-    let log = Log::open(&dir.dir, Options { create: false, ..Options::from_env()? })?;
+    let log =
+        output::open_log(&dir.dir, Options { create: false, ..Options::from_env()? }, messages)?;
     messages.notes(&log.stats().notes);
     Ok(log)
 }

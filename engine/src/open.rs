@@ -21,6 +21,7 @@ use crate::names;
 use crate::options::{FrozenFormat, Options};
 use crate::profile::{self, CommitSettings, Profiled};
 use crate::published::Published;
+use crate::recovery::watch::Watch;
 use crate::recovery::{
     Identity, ShardRecovery, ask, load, load_file, load_manifest, rebuild, resume, tail,
 };
@@ -71,13 +72,17 @@ pub(crate) struct Found {
 }
 
 /// Opens the log in a directory of a file system.
-pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> {
-    open_found(find(path, options)?, options)
+pub(crate) fn open(
+    path: &Path,
+    options: &Options,
+    watch: Option<&Arc<Watch>>,
+) -> Result<Opened, OpenError> {
+    open_found(find(path, options)?, options, watch)
 }
 
 /// Opens the log on a device in memory.
 pub(crate) fn open_in(device: &MemoryDevice, options: &Options) -> Result<Opened, OpenError> {
-    open_found(find_in(device, options)?, options)
+    open_found(find_in(device, options)?, options, None)
 }
 
 /// Finds the log in a directory of a file system, or creates it there.
@@ -131,15 +136,22 @@ fn find_place(path: &Path, dir: Place, options: &Options) -> Result<Found, OpenE
     Ok(Found { meta, dir, shards: dirs, profiled, notes })
 }
 
-fn open_found(found: Found, options: &Options) -> Result<Opened, OpenError> {
+fn open_found(
+    found: Found,
+    options: &Options,
+    watch: Option<&Arc<Watch>>,
+) -> Result<Opened, OpenError> {
     let write = writes(options.recovery);
     let Found { meta, dir, shards: dirs, mut profiled, mut notes } = found;
     let opened = match write {
-        true => open_for_writing(&dir, dirs, &meta, &profiled.settings.fill(options.clone()))?,
+        true => {
+            let options = profiled.settings.fill(options.clone());
+            open_for_writing(&dir, dirs, &meta, &options, watch)?
+        }
         false => {
-            let open = |(shard, place)| {
-                open_for_reading(&dir, place, shard, &meta, options, READ_ATTEMPTS)
-            };
+            let how = (options, watch.map(Arc::as_ref));
+            let open =
+                |(shard, place)| open_for_reading(&dir, place, shard, &meta, how, READ_ATTEMPTS);
             (0..).zip(dirs).map(open).collect::<Result<Vec<Parts>, OpenError>>()?
         }
     };
@@ -313,7 +325,7 @@ fn open_for_reading(
     dir: Place,
     shard: u16,
     meta: &LogMeta,
-    options: &Options,
+    (options, watch): (&Options, Option<&Watch>),
     attempts: u32,
 ) -> Result<Parts, OpenError> {
     let identity = Identity { log: meta.log, shard, segment_bytes: meta.segment_bytes };
@@ -330,10 +342,10 @@ fn open_for_reading(
         }
         Err(error) => return Err(error),
     };
-    let mut tail = tail::scan(&mut disk, &identity, &manifest, streams, &pool)?;
+    let mut tail = tail::scan_watched(&mut disk, &identity, &manifest, streams, &pool, watch)?;
     if tail.corruption.is_some() && attempts > 1 {
         // A writer at work may have gone on between two looks.
-        return open_for_reading(root, dir, shard, meta, options, attempts - 1);
+        return open_for_reading(root, dir, shard, meta, (options, watch), attempts - 1);
     }
     let mut recovery = report(shard, &manifest, &tail, start.elapsed());
     let damage_met = damage.is_some();

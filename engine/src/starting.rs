@@ -31,6 +31,7 @@ use crate::observe::trace::Recovering;
 use crate::open::{Parts, report};
 use crate::options::{FrozenFormat, Options};
 use crate::published::Published;
+use crate::recovery::watch::Watch;
 use crate::recovery::{Identity, ShardRecovery, load, resume, tail};
 use crate::runtime::{Shared, Writer};
 use crate::shard::{Request, Shard, ShardConfig, saturating_nanos};
@@ -67,6 +68,7 @@ struct Task {
     shard: u16,
     meta: LogMeta,
     options: Options,
+    watch: Option<Arc<Watch>>,
     sound: SyncSender<()>,
     go: Receiver<()>,
     ready: SyncSender<Result<Ready, OpenError>>,
@@ -88,10 +90,11 @@ pub(crate) fn open_for_writing(
     dirs: Vec<Place>,
     meta: &LogMeta,
     options: &Options,
+    watch: Option<&Arc<Watch>>,
 ) -> Result<Vec<Parts>, OpenError> {
     let mut begun: Vec<Opening> = Vec::with_capacity(dirs.len());
     for (shard, dir) in (0..).zip(dirs) {
-        match Opening::begin(lock, dir, shard, meta, options) {
+        match Opening::begin(lock, dir, shard, meta, (options, watch)) {
             Ok(opening) => begun.push(opening),
             Err(error) => {
                 begun.into_iter().for_each(|opening| drop(opening.end()));
@@ -134,7 +137,7 @@ impl Opening {
         dir: Place,
         shard: u16,
         meta: &LogMeta,
-        options: &Options,
+        (options, watch): (&Options, Option<&Arc<Watch>>),
     ) -> Result<Self, OpenError> {
         let (sound_sender, sound) = sync_channel(1);
         let (go, go_receiver) = sync_channel(1);
@@ -145,6 +148,7 @@ impl Opening {
             shard,
             meta: *meta,
             options: options.clone(),
+            watch: watch.cloned(),
             sound: sound_sender,
             go: go_receiver,
             ready: ready_sender,
@@ -246,7 +250,7 @@ impl Task {
             segment_bytes: self.meta.segment_bytes,
         };
         let measure = || start.elapsed();
-        let scanned = scan_shard(&mut disk, &identity, &measure)?;
+        let scanned = scan_shard(&mut disk, &identity, &measure, self.watch.as_deref())?;
         let may_change = self.sound.send(()).is_ok() && self.go.recv().is_ok();
         if !may_change {
             return Ok(None);
@@ -270,7 +274,7 @@ pub(crate) fn open_shard<D: Disk>(
     begin: Begin<'_>,
     measure: &dyn Fn() -> Duration,
 ) -> Result<(Writer<D>, Ready), OpenError> {
-    let scanned = scan_shard(&mut disk, identity, measure)?;
+    let scanned = scan_shard(&mut disk, identity, measure, None)?;
     start_shard(disk, identity, scanned, begin, measure)
 }
 
@@ -296,9 +300,10 @@ pub(crate) fn scan_shard(
     disk: &mut dyn Disk,
     identity: &Identity,
     measure: &dyn Fn() -> Duration,
+    watch: Option<&Watch>,
 ) -> Result<Scanned, OpenError> {
     let span = Recovering::begin(identity.shard);
-    match scan(disk, identity, measure) {
+    match scan(disk, identity, measure, watch) {
         Ok((manifest, tail, scan_time)) => Ok(Scanned { manifest, tail, scan_time, span }),
         Err(error) => {
             span.failed(&error);
@@ -311,11 +316,12 @@ fn scan(
     disk: &mut dyn Disk,
     identity: &Identity,
     measure: &dyn Fn() -> Duration,
+    watch: Option<&Watch>,
 ) -> Result<(Manifest, tail::Tail, Duration), OpenError> {
     let (manifest, streams) = load(disk, identity)?;
     let scan_pool = pool_for(identity.segment_bytes)?;
     let scan_began = measure();
-    let tail = tail::scan(disk, identity, &manifest, streams, &scan_pool)?;
+    let tail = tail::scan_watched(disk, identity, &manifest, streams, &scan_pool, watch)?;
     let scan_time = measure().saturating_sub(scan_began);
     match &tail.corruption {
         Some(corruption) => Err(OpenError::Corrupt(corruption.clone())),

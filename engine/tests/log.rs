@@ -2,11 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringlog::{
     AppendError, Durability, Format, FullReason, IoKind, Log, MemoryDevice, Offset, OpenError,
-    Options, ReadError, RecoveryMode, StreamError, SyncPolicy,
+    Options, Progress, ReadError, RecoveryMode, StreamError, SyncPolicy,
 };
 
 fn small() -> Options {
@@ -626,4 +627,40 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
             std::fs::copy(entry.path(), to).unwrap();
         }
     }
+}
+
+#[test]
+fn whoever_watches_an_opening_is_told_how_far_it_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let format = Format { segment_bytes: Some(8 << 20), shards: Some(2) };
+    let open = |dir: &std::path::Path| {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&told);
+        let tell = move |progress: Progress| keep.lock().unwrap().push(progress);
+        let log = Log::open_with_progress(dir, Options { format, ..small() }, tell).unwrap();
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        (log, told)
+    };
+    let (log, told) = open(dir.path());
+    assert_eq!(told, [], "a new log has nothing to be read");
+    for name in ["a", "b", "c", "d"] {
+        let stream = log.stream(name).unwrap();
+        for _ in 0..40 {
+            stream.append(&[7; 100_000]).unwrap().wait().unwrap();
+        }
+    }
+    // What a killed process would leave.
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    log.close().unwrap();
+    let (log, told) = open(dir.path());
+    assert_eq!(told, [], "after a clean close nothing is read");
+    drop(log);
+
+    let (log, told) = open(copy.path());
+    let last = told.iter().max_by_key(|progress| progress.done_bytes).unwrap();
+    assert_eq!(last.done_bytes, last.total_bytes, "{told:?}");
+    let scanned: u64 = log.recovery_report().shards.iter().map(|shard| shard.bytes_scanned).sum();
+    assert!(scanned > 4 << 20 && last.total_bytes >= scanned, "{scanned}, {told:?}");
+    assert!(told.iter().any(|progress| progress.done_bytes < progress.total_bytes), "{told:?}");
 }

@@ -75,7 +75,7 @@ impl DrivenLog {
             let opened = Instant::now();
             let identity = Identity { log: meta.log, shard, segment_bytes: meta.segment_bytes };
             let mut disk = reading_disk(&dir, options.io)?;
-            let scanned = scan_shard(&mut disk, &identity, &|| opened.elapsed())?;
+            let scanned = scan_shard(&mut disk, &identity, &|| opened.elapsed(), None)?;
             seats.push(Seat {
                 dir,
                 lock: found.dir.clone(),

@@ -21,10 +21,12 @@ use crate::profile::CommitSettings;
 use crate::published::Published;
 use crate::reader::{Live, OpenDisk, ShardReads};
 use crate::recovery::Identity;
+use crate::recovery::watch::Watch;
 use crate::registry::{Place, Registry};
 use crate::runtime::{Shared, Snapshot};
 use crate::shard::{Reply, Request};
 use crate::stats::{RecoveryReport, ShardStats, Stats, TrimReport};
+use crate::tools::Progress;
 
 pub use stream::Stream;
 
@@ -104,8 +106,31 @@ impl Log {
     /// # Errors
     /// See [`OpenError`]. Nothing on disk is changed unless its variant says so.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        Self::open_at(dir.as_ref(), options, None)
+    }
+
+    /// The same, for somebody who watches: `progress` is told how much of what has to be read is
+    /// read, summed over all shards, each time that some 4 MiB are done, and once more at the end
+    /// of each shard. It is called on the threads that read, so it should be quick. After a clean
+    /// close nothing has to be read, and it is never called.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_with_progress(
+        dir: impl AsRef<Path>,
+        options: Options,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        Self::open_at(dir.as_ref(), options, Some(&Arc::new(Watch::new(progress))))
+    }
+
+    fn open_at(
+        dir: &Path,
+        options: Options,
+        watch: Option<&Arc<Watch>>,
+    ) -> Result<Self, OpenError> {
         options.validate()?;
-        let opened = open::open(dir.as_ref(), &options)?;
+        let opened = open::open(dir, &options, watch)?;
         Ok(Self::from_opened(opened, options))
     }
 

@@ -18,6 +18,7 @@ pub(crate) mod rebuild;
 pub(crate) mod resume;
 pub(crate) mod table;
 pub(crate) mod tail;
+pub(crate) mod watch;
 
 use std::time::Duration;
 

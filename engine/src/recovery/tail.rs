@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ringlog_disk::{BlockPool, Disk, DiskErrorKind, Done, FileId, Op};
 
 use super::table::{Decision, Found, NextSegment, Proof, decide};
+use super::watch::{Share, Watch};
 use super::{Effects, Identity, ask, closed, read_effects};
 use crate::error::{Corruption, OpenError};
 use crate::format::Refused;
@@ -151,6 +152,7 @@ struct Scan<'a> {
     told_durable: Lsn,
     /// Bytes of batches behind the place where the log stops.
     behind: u64,
+    share: Share<'a>,
 }
 
 enum Opened {
@@ -169,6 +171,18 @@ pub(crate) fn scan(
     manifest: &Manifest,
     streams: Streams,
     pool: &BlockPool,
+) -> Result<Tail, OpenError> {
+    scan_watched(disk, identity, manifest, streams, pool, None)
+}
+
+/// The same, for somebody who wants to know how far it has come.
+pub(crate) fn scan_watched(
+    disk: &mut dyn Disk,
+    identity: &Identity,
+    manifest: &Manifest,
+    streams: Streams,
+    pool: &BlockPool,
+    watch: Option<&Watch>,
 ) -> Result<Tail, OpenError> {
     let (start, chain) = manifest.sealed_end();
     let tail = Tail {
@@ -197,6 +211,7 @@ pub(crate) fn scan(
         chain,
         told_durable: manifest.proven_lsn.max(start),
         behind: 0,
+        share: Share::new(watch),
     };
     match closed::part(scan.disk, identity, manifest, pool)? {
         Some(part) => scan.take_closed(part),
@@ -237,6 +252,7 @@ impl Scan<'_> {
 
     fn segments(&mut self) -> Result<(), OpenError> {
         let unsealed: Vec<SegmentId> = self.manifest.unsealed().collect();
+        self.share.expect(unsealed.len() as u64 * self.identity.segment_bytes);
         for (at, segment) in unsealed.iter().copied().enumerate() {
             let base = self.tail.end;
             self.tail.behind = vec![(segment, base)];
@@ -393,6 +409,7 @@ impl Scan<'_> {
             self.tail.last_ns = self.tail.last_ns.max(header.timestamp_ns);
             self.tail.records += effects.records;
             self.tail.unproven.push_back(Unproven { segment, file_offset, header, chain, effects });
+            self.share.done(stored as u64);
             self.fold();
         }
     }

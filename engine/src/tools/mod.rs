@@ -40,10 +40,10 @@ pub use verify::{VerifyReport, verify};
 /// Repair keeps copies of what it changes in directories of this name and a number.
 pub(crate) const BACKUP_PREFIX: &str = "repair-";
 
-/// How far a tool has come.
+/// How far a tool, or the opening of a log, has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes read and checked so far.
+    /// Bytes read and checked so far, or passed over.
     pub done_bytes: u64,
     /// Bytes to be read in all, as far as that is known by now.
     pub total_bytes: u64,
