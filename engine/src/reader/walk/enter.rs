@@ -1,0 +1,204 @@
+//! Entering a segment, and leaving it: what of it is to be read, whether it is the one it should
+//! be, and whether another process has trimmed it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ringlog_disk::{DiskErrorKind, Done, Op};
+
+use super::{Jump, Open, Walk};
+use crate::error::{OpenError, ReadError};
+use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::ids::SegmentId;
+use crate::limits::BLOCK_BYTES;
+use crate::names;
+use crate::reader::kit::SEGMENT_FILE;
+use crate::recovery::{ask, load_manifest};
+use crate::shard::SegmentRef;
+use crate::window::Window;
+
+/// One read at a place of its own costs about as much as reading on over this many bytes.
+const SEEK_BYTES: u64 = 256 << 10;
+
+impl Walk {
+    pub(super) fn open_segment(&mut self) -> Result<(), ReadError> {
+        self.close();
+        let Some((segment, end)) = self.reads.published.segment_at(self.at) else {
+            self.at = self.bound;
+            return Ok(());
+        };
+        if segment.base_lsn > self.at && self.jump == Jump::None {
+            // The head of the log was trimmed under the reader.
+            self.jump = Jump::Start;
+        }
+        if self.reads.others_may_trim && segment.base_lsn <= self.at {
+            // A writer that started anew has written what was not proven a second time, under
+            // headers of its own.
+            self.chain = None;
+        }
+        if segment.base_lsn > self.at || self.chain.is_none() {
+            self.at = self.at.max(segment.base_lsn);
+            self.chain = (self.at == segment.base_lsn).then_some(segment.chain_before);
+        }
+        let Some(kit) = &mut self.kit else { return Ok(()) };
+        let covered = end.unwrap_or(self.bound).min(self.bound);
+        let mut postings = self.reads.postings(kit, &segment, self.stream, covered);
+        let mut hops = false;
+        if let Some(list) = &mut postings {
+            let base = segment.base_lsn.0;
+            list.retain(|posting| {
+                let end = u64::from(posting.block) + u64::from(posting.blocks);
+                posting.end() > self.next && base + end * BLOCK_BYTES as u64 <= covered.0
+            });
+            if list.is_empty() {
+                (self.at, self.chain) = (covered, None);
+                return Ok(());
+            }
+            let (mut reads, mut span) = (0_u64, (u64::MAX, 0));
+            for posting in list.iter() {
+                let end = u64::from(posting.block) + u64::from(posting.blocks);
+                reads += SEEK_BYTES + u64::from(posting.blocks) * BLOCK_BYTES as u64;
+                span = (span.0.min(u64::from(posting.block)), span.1.max(end));
+            }
+            hops = reads <= (span.1 - span.0) * BLOCK_BYTES as u64 + SEEK_BYTES;
+        }
+        let name = names::segment(segment.segment);
+        let opened = ask(kit.disk.as_mut(), Op::Open { file: SEGMENT_FILE, name, write: false });
+        match opened {
+            Ok(Done::Opened { bytes }) => {
+                let header = SEGMENT_HEADER_BYTES.min(bytes);
+                let window = Window::new(kit.pool.clone(), SEGMENT_FILE, header);
+                let checks_header = postings.is_none();
+                let postings = postings.map(VecDeque::from);
+                self.open =
+                    Some(Open { segment, end, file_bytes: bytes, window, postings, covered, hops });
+                if checks_header { self.check_segment_header() } else { Ok(()) }
+            }
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Unexpected) =>
+            {
+                if self.is_gone(segment.segment)? {
+                    return Ok(());
+                }
+                let name = names::segment(segment.segment);
+                let what = match error.kind {
+                    DiskErrorKind::NotFound => "a listed segment is missing",
+                    _ => "a listed segment is no regular file",
+                };
+                let (id, file) = (Some(segment.segment), name.as_str());
+                let identity = &self.reads.identity;
+                self.damage = Some(identity.corruption(id, file, 0, Some(self.at), what));
+                self.jump = Jump::Damage;
+                self.chain = None;
+                self.at = end.unwrap_or(self.bound);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A segment that is another one than it should be is damage; what validates in it is read
+    /// all the same.
+    fn check_segment_header(&mut self) -> Result<(), ReadError> {
+        let (Some(open), Some(kit)) = (&mut self.open, &mut self.kit) else { return Ok(()) };
+        let segment = open.segment.segment;
+        let identity = &self.reads.identity;
+        let block = open.window.get(kit.disk.as_mut(), 0, BLOCK_BYTES)?;
+        let what = match SegmentHeader::decode(block) {
+            Ok(header)
+                if header.log == identity.log
+                    && header.shard == identity.shard
+                    && header.segment == segment =>
+            {
+                return Ok(());
+            }
+            Ok(header) => {
+                format!("segment {} of log {} lies here", header.segment, header.log)
+            }
+            Err(refused) => refused.to_string(),
+        };
+        if !self.is_gone(segment)? {
+            let name = names::segment(segment);
+            let (id, file) = (Some(segment), name.as_str());
+            let identity = &self.reads.identity;
+            self.damage = Some(identity.corruption(id, file, 0, Some(self.at), what));
+            self.jump = Jump::Damage;
+        }
+        Ok(())
+    }
+
+    /// Whether a segment that does not read as it should was trimmed by another process since this
+    /// walk was made. Then it goes on where the log begins now.
+    pub(super) fn is_gone(&mut self, segment: SegmentId) -> Result<bool, ReadError> {
+        if !self.reads.others_may_trim {
+            return Ok(false);
+        }
+        let Some(kit) = &mut self.kit else { return Ok(false) };
+        if let Some(open) = &mut self.open {
+            open.window.settle(kit.disk.as_mut());
+        }
+        let manifest = match load_manifest(kit.disk.as_mut(), &self.reads.identity) {
+            Ok(manifest) => manifest,
+            Err(OpenError::Disk(error)) => return Err(error.into()),
+            Err(_) => return Ok(false), // no better witness than what was found
+        };
+        if manifest.segments.iter().any(|entry| entry.segment == segment) {
+            return Ok(false);
+        }
+        self.close();
+        self.at = self.at.max(manifest.trimmed_lsn);
+        self.chain = None;
+        self.jump = Jump::Start;
+        self.head_went = true;
+        self.any_start = false;
+        Ok(true)
+    }
+
+    /// For going backwards: opens a segment, to read batches at any place in it.
+    pub(in crate::reader) fn enter(
+        &mut self,
+        segment: &Arc<SegmentRef>,
+    ) -> Result<bool, ReadError> {
+        self.close();
+        self.batch.frames.clear();
+        let Some(kit) = &mut self.kit else { return Ok(false) };
+        let name = names::segment(segment.segment);
+        match ask(kit.disk.as_mut(), Op::Open { file: SEGMENT_FILE, name, write: false }) {
+            Ok(Done::Opened { bytes }) => {
+                let window = Window::new(kit.pool.clone(), SEGMENT_FILE, bytes);
+                let (segment, covered) = (Arc::clone(segment), segment.base_lsn);
+                self.open = Some(Open {
+                    segment,
+                    end: None,
+                    file_bytes: bytes,
+                    window,
+                    postings: None,
+                    covered,
+                    hops: true,
+                });
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(error)
+                if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Unexpected) =>
+            {
+                if !self.reads.others_may_trim {
+                    let file = names::segment(segment.segment);
+                    let (id, file) = (Some(segment.segment), file.as_str());
+                    let what = "a listed segment is missing, or no regular file";
+                    self.damage = Some(self.reads.identity.corruption(id, file, 0, None, what));
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(in crate::reader) fn close(&mut self) {
+        if let (Some(mut open), Some(kit)) = (self.open.take(), &mut self.kit) {
+            open.window.drop_all(kit.disk.as_mut());
+            let _ = ask(kit.disk.as_mut(), Op::Close { file: SEGMENT_FILE }); // only read from
+        }
+    }
+}
