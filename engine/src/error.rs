@@ -220,8 +220,6 @@ pub enum LogError {
     Closed,
     /// The disk is full: the operation could not be completed.
     DiskFull,
-    /// It took longer than the caller allowed. It goes on.
-    Timeout,
     /// A write or a flush failed; the log takes nothing until it is opened again.
     Poisoned(DiskError),
 }
@@ -351,7 +349,6 @@ impl fmt::Display for LogError {
             Self::ReadOnly => f.write_str("the log is open for reading only"),
             Self::Closed => f.write_str("the log was closed"),
             Self::DiskFull => f.write_str("the disk is full"),
-            Self::Timeout => f.write_str("not finished in time"),
             Self::Poisoned(error) => write!(f, "the log failed: {error}"),
         }
     }

@@ -111,7 +111,7 @@ fn find_place(path: &Path, dir: Place, options: &Options) -> Result<Found, OpenE
         if let Err(error) = dir.hold_writer_mark() {
             notes.push(format!(
                 "Readers in other processes cannot see that this log is being written ({error}): \
-                 they take its unproven end for final until they are opened again."
+                 they may show records that are not durable yet."
             ));
         }
     }
