@@ -1,6 +1,6 @@
 //! Reading what a driven shard has written. The readers are those of [`crate::Stream`].
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use ringlog_disk::Disk;
@@ -23,18 +23,9 @@ impl<D: Disk> DrivenShard<D> {
         stream: StreamId,
         range: impl RangeBounds<Offset>,
     ) -> Result<Reader, ReadError> {
-        let from = match range.start_bound() {
-            Bound::Included(from) => Some(*from),
-            Bound::Excluded(from) => Some(Offset(from.0.saturating_add(1))),
-            Bound::Unbounded => None,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(end) => Some(Offset(end.0.saturating_add(1))),
-            Bound::Excluded(end) => Some(*end),
-            Bound::Unbounded => None,
-        };
-        self.check_start(stream, from, end)?;
-        Reader::new(Arc::clone(&self.place.reads), Wanted { stream, from, end })
+        let wanted = Wanted::range(stream, &range);
+        wanted.check(|| self.next_offset(stream))?;
+        Reader::new(Arc::clone(&self.place.reads), wanted)
     }
 
     /// Reads the records that were placed at or after a time, in nanoseconds since 1970, as
@@ -52,8 +43,8 @@ impl<D: Disk> DrivenShard<D> {
     /// # Errors
     /// As [`crate::Stream::get`].
     pub fn get(&self, stream: StreamId, offset: Offset) -> Result<Record, ReadError> {
-        self.check_start(stream, Some(offset), None)?;
         let wanted = Wanted { stream, from: Some(offset), end: None };
+        wanted.check(|| self.next_offset(stream))?;
         match Reader::new(Arc::clone(&self.place.reads), wanted)?.next() {
             Some(found) => found,
             None => Err(ReadError::OutOfRange { next: offset }),
@@ -66,18 +57,7 @@ impl<D: Disk> DrivenShard<D> {
     /// # Errors
     /// As [`crate::Stream::follow`].
     pub fn follow(&self, stream: StreamId, from: Offset) -> Result<Follower, ReadError> {
-        self.check_start(stream, Some(from), None)?;
+        Wanted { stream, from: Some(from), end: None }.check(|| self.next_offset(stream))?;
         Follower::new(Arc::clone(&self.place.reads), stream, Some(from))
-    }
-
-    fn check_start(
-        &self,
-        stream: StreamId,
-        from: Option<Offset>,
-        end: Option<Offset>,
-    ) -> Result<(), ReadError> {
-        let (from, next) = (from.unwrap_or_default(), self.next_offset(stream));
-        let out = from > next || end.is_some_and(|end| from > end);
-        if out { Err(ReadError::OutOfRange { next }) } else { Ok(()) }
     }
 }

@@ -1,6 +1,6 @@
 //! A stream: appending to it, reading it, trimming it.
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -149,18 +149,8 @@ impl Stream {
     /// [`ReadError::OutOfRange`] for a start behind the next offset, or behind the end of the
     /// range; [`ReadError::Disk`].
     pub fn read(&self, range: impl RangeBounds<Offset>) -> Result<Reader, ReadError> {
-        let from = match range.start_bound() {
-            Bound::Included(from) => Some(*from),
-            Bound::Excluded(from) => Some(Offset(from.0.saturating_add(1))),
-            Bound::Unbounded => None,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(end) => Some(Offset(end.0.saturating_add(1))),
-            Bound::Excluded(end) => Some(*end),
-            Bound::Unbounded => None,
-        };
-        self.check_start(from, end)?;
-        let wanted = Wanted { stream: self.id, from, end };
+        let wanted = Wanted::range(self.id, &range);
+        wanted.check(|| self.next_offset())?;
         Reader::new(Arc::clone(self.reads()), wanted)
     }
 
@@ -204,15 +194,9 @@ impl Stream {
     /// # Errors
     /// [`ReadError::OutOfRange`] for a start behind the next offset; [`ReadError::Disk`].
     pub fn follow(&self, from: Offset) -> Result<Follower, ReadError> {
-        self.check_start(Some(from), None)?;
+        let wanted = Wanted { stream: self.id, from: Some(from), end: None };
+        wanted.check(|| self.next_offset())?;
         Follower::new(Arc::clone(self.reads()), self.id, Some(from))
-    }
-
-    fn check_start(&self, from: Option<Offset>, end: Option<Offset>) -> Result<(), ReadError> {
-        let from = from.unwrap_or_default();
-        let next = if from == Offset(0) { from } else { self.next_offset() };
-        let out = from > next || end.is_some_and(|end| from > end);
-        if out { Err(ReadError::OutOfRange { next: self.next_offset() }) } else { Ok(()) }
     }
 
     fn reads(&self) -> &Arc<ShardReads> {

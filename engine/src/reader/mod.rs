@@ -10,6 +10,7 @@ mod kit;
 mod record;
 mod walk;
 
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use crate::error::ReadError;
@@ -29,6 +30,31 @@ pub(crate) struct Wanted {
     pub(crate) stream: StreamId,
     pub(crate) from: Option<Offset>,
     pub(crate) end: Option<Offset>,
+}
+
+impl Wanted {
+    /// A range of offsets of a stream, as users write it.
+    pub(crate) fn range(stream: StreamId, range: &impl RangeBounds<Offset>) -> Self {
+        let from = match range.start_bound() {
+            Bound::Included(from) => Some(*from),
+            Bound::Excluded(from) => Some(Offset(from.0.saturating_add(1))),
+            Bound::Unbounded => None,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => Some(Offset(end.0.saturating_add(1))),
+            Bound::Excluded(end) => Some(*end),
+            Bound::Unbounded => None,
+        };
+        Self { stream, from, end }
+    }
+
+    /// Refuses what begins behind the next offset of the stream, or behind its own end. Asks for
+    /// the next offset only where it matters.
+    pub(crate) fn check(&self, next: impl Fn() -> Offset) -> Result<(), ReadError> {
+        let from = self.from.unwrap_or_default();
+        let out = self.end.is_some_and(|end| from > end) || from > Offset(0) && from > next();
+        if out { Err(ReadError::OutOfRange { next: next() }) } else { Ok(()) }
+    }
 }
 
 enum Way {
