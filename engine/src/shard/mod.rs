@@ -24,6 +24,7 @@
 
 mod commit;
 mod flush;
+mod jobs;
 mod reclaim;
 mod requests;
 mod retention;
