@@ -4,6 +4,7 @@
 //! round are compared: a host that is twice as slow for a minute changes both. Bars are printed
 //! beside the ratios; nothing is asserted.
 
+mod reading;
 mod scale;
 
 use std::fmt::Write as _;
@@ -24,7 +25,6 @@ use crate::environment::{Machine, Place, interrupted, scratch};
 use crate::filler::{Filler, filled_segment};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
 use crate::percentile::{new_histogram, percentile_ns};
-use crate::reads::{self, Filled};
 use crate::report::Out;
 use crate::series::{Around, Bar, Series, table};
 use crate::workload::{self, Keep, Load, Outcome, incompressible, per_second};
@@ -458,90 +458,6 @@ impl Bench<'_> {
     }
 }
 
-impl Bench<'_> {
-    fn random(&self) -> Result<Vec<Series>, String> {
-        let mut series = Series::new(
-            "one record at a random place, cold, sealed 1 GB log: device reads / record",
-            "reads",
-            Bar::AtMost(2.0),
-        );
-        let dir = scratch(self.dir)?;
-        let log = Filled::new(dir.path(), &self.options(), READ_BYTES)?;
-        let mut seed = 1;
-        self.repeat(|| {
-            seed += 1;
-            let cost = log.random(RANDOM_READS, seed)?;
-            let detail = format!(
-                "{} records in {:?}, {:.1} KiB each{}",
-                cost.records,
-                cost.elapsed,
-                cost.device_bytes as f64 / 1024.0 / cost.records as f64,
-                warm(cost.cold),
-            );
-            let floor = Around::exact(cost.records as f64);
-            series.add(cost.device_reads as f64, floor, detail);
-            Ok(())
-        })?;
-        Ok(vec![series])
-    }
-
-    fn scan(&self) -> Result<Vec<Series>, String> {
-        let what = "one stream of 1,000, end to end: bytes read / bytes of the shard";
-        let mut bytes = Series::new(what, "B", Bar::AtMost(1.05));
-        // Where batches without the stream are passed over, that counts: it is what a user waits for.
-        let what = "the same: bytes of the shard that were passed, per second / raw read rate";
-        let mut rate = Series::new(what, "B/s", Bar::AtLeast(0.7));
-        let dir = scratch(self.dir)?;
-        let log = Filled::new(dir.path(), &self.options(), READ_BYTES)?;
-        let mut number = 0;
-        self.repeat(|| {
-            number += 7;
-            let (raw, cost) = self.around(|_| log.raw_read(), || log.scan(number))?;
-            let detail = format!(
-                "{} records, {:.0} MiB in {:?}{}",
-                cost.records,
-                mib(cost.device_bytes as f64),
-                cost.elapsed,
-                warm(cost.cold),
-            );
-            let shard = Around::exact(log.bytes() as f64);
-            bytes.add(cost.device_bytes as f64, shard, detail.clone());
-            rate.add(per_second(log.bytes(), cost.elapsed), raw, detail);
-            Ok(())
-        })?;
-        Ok(vec![bytes, rate])
-    }
-
-    fn follower(&self) -> Result<Vec<Series>, String> {
-        let what = "a follower at 100,000 records/s: delay p50 behind durable / 200 µs";
-        let mut series = Series::new(what, "s", Bar::AtMost(1.0));
-        let dir = scratch(self.dir)?;
-        let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
-        self.repeat(|| {
-            let followed = reads::follow(&log, Duration::from_secs(2))?;
-            let p50 = followed.percentile(50.0);
-            let detail = format!(
-                "p50 {:.1} µs, p99 {:.1} µs at {:.0} records/s",
-                p50 * 1e6,
-                followed.percentile(99.0) * 1e6,
-                followed.rate,
-            );
-            series.add(p50, Around::exact(200e-6), detail);
-            Ok(())
-        })?;
-        close(log)?;
-        Ok(vec![series])
-    }
-}
-
-fn warm(cold: bool) -> &'static str {
-    if cold { "" } else { "; the kernel's caches could not be emptied" }
-}
-
-/// Bytes of records in the log that is read.
-const READ_BYTES: u64 = 1 << 30;
-/// Records that are read at random in a round.
-const RANDOM_READS: u64 = 2000;
 /// How often statistics are looked at while the cost of that is measured.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
