@@ -22,6 +22,8 @@ const STORE_SEALED: u8 = 4;
 pub(super) const CLOSE_SEALED: u8 = 5;
 /// The step of closing that does.
 const STORE_CLOSED: u8 = 0;
+/// The step of closing that replaces the manifest.
+const LIST_CLOSED: u8 = 3;
 
 /// A segment that gets no more batches.
 pub(super) struct Sealing {
@@ -138,8 +140,12 @@ impl Shard {
                 *part = Some(CataloguePart { number, bytes, crc });
                 Op::Replace { name: names::catalogue(number), content }
             }
-            (JobKind::Seal { .. }, 2) if self.rotation.prepared.is_empty() => return Step::Skip,
-            (JobKind::Seal { .. }, 2) => Op::SyncDir,
+            (JobKind::Seal { .. } | JobKind::Close { .. }, 2) => {
+                if self.rotation.prepared.is_empty() {
+                    return Step::Skip;
+                }
+                Op::SyncDir
+            }
             (JobKind::Seal { sealing, obsolete }, LIST_SEALED) => {
                 self.list_sealed(sealing, obsolete);
                 self.list_prepared();
@@ -185,8 +191,9 @@ impl Shard {
                 Some(open) if open.so_far.base_lsn < open.so_far.end_lsn => self.store_index(open),
                 _ => return Step::Skip,
             },
-            (JobKind::Close { part, .. }, 2) => {
+            (JobKind::Close { part, .. }, LIST_CLOSED) => {
                 self.list_closed(*part);
+                self.list_prepared();
                 self.replace_manifest()
             }
             _ => return Step::Finished,
@@ -312,7 +319,7 @@ impl Shard {
                 self.rotation.retired.extend(gone);
                 return;
             }
-            (JobKind::Close { .. }, 2) => {
+            (JobKind::Close { .. }, LIST_CLOSED) => {
                 self.rotation.closing = Closing::Done;
                 return;
             }

@@ -12,9 +12,8 @@
 //! it is in flight at a time. Commit points: a segment exists once the manifest that lists it is
 //! durable, is sealed once the manifest says so, and is gone once a manifest without it is durable.
 //! Opening the next segment needs no operation at all. Prepared segments are listed by the next
-//! manifest that seals one, so that a rotation replaces it once; only when none is ready do they get
-//! a manifest of their own. What is prepared and not listed when the log is closed is a spare of the
-//! next life.
+//! manifest that seals one, so that a rotation replaces it once, or by the manifest of a clean close;
+//! only when none is ready do they get a manifest of their own.
 //!
 //! The index of a segment is derived: that it cannot be stored is counted, and harms nothing. A
 //! reader sees a segment as sealed before its postings are dropped, and these only once its index
