@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -152,47 +152,4 @@ fn a_task_is_woken_when_there_is_a_record_and_loses_none_when_it_is_dropped() {
     }
     assert!(matches!(pin!(follower.next_async()).poll(&mut cx), Poll::Ready(None)));
     assert!(follower.is_finished());
-}
-
-#[test]
-fn followers_at_the_tail_read_nothing_from_the_disk() {
-    let home = tempfile::TempDir::new().unwrap();
-    let log = Log::open(home.path(), options()).unwrap();
-    let stream = log.stream("tail").unwrap();
-    let followers = 20;
-    let seen = AtomicU64::new(0);
-    let bytes_read = || -> u64 {
-        let io = std::fs::read_to_string("/proc/self/io").unwrap();
-        io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
-    };
-    let direct_reads = || -> u64 {
-        let io = std::fs::read_to_string("/proc/self/io").unwrap();
-        io.lines().find_map(|line| line.strip_prefix("read_bytes: ")).unwrap().parse().unwrap()
-    };
-    std::thread::scope(|scope| {
-        stream.append(&payload(0)).unwrap().wait().unwrap();
-        for _ in 0..followers {
-            let mut follower = stream.follow(Offset(0)).unwrap();
-            assert_eq!(follower.next_timeout(LONG).unwrap().unwrap().offset(), Offset(0));
-            let seen = &seen;
-            scope.spawn(move || {
-                for offset in 1..400 {
-                    let record = follower.next_timeout(LONG).unwrap().unwrap();
-                    assert_eq!(record.offset(), Offset(offset));
-                    seen.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        let (before, _) = (direct_reads(), bytes_read());
-        for offset in 1..400 {
-            stream.append(&payload(offset)).unwrap().wait().unwrap();
-        }
-        while seen.load(Ordering::SeqCst) < 399 * followers {
-            std::thread::yield_now();
-        }
-        // A follower that was held up for long may have gone back to the disk now and then; each
-        // of them reading everything would be 20 times 600 KB.
-        let read = direct_reads() - before;
-        assert!(read < 3 << 20, "{read} bytes were read");
-    });
 }
