@@ -1,8 +1,6 @@
 //! Followers at the tail cost no reads. The kernel counts the reads of a process, so this test has
 //! one of its own.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
