@@ -22,7 +22,7 @@ use crate::published::Published;
 use crate::reader::Live;
 use crate::recovery::tail::{Tail, Unproven, epoch_fits, take_proven};
 use crate::recovery::{Identity, ask, load_manifest, load_streams, read_effects};
-use crate::shard::SegmentRef;
+use crate::shard::{SegmentRef, Streams};
 use crate::window::Window;
 
 const FILE: FileId = FileId(0);
@@ -45,6 +45,8 @@ struct State {
     manifest: Manifest,
     /// What was found: proven parts, streams, and what is not proven yet.
     tail: Tail,
+    /// The streams as they were shown, while what was shown is being read again.
+    shown: Option<Streams>,
     /// Where the next batch belongs, and the chain value before it.
     at: Lsn,
     chain: u32,
@@ -78,7 +80,8 @@ impl LiveView {
         let at = last.map_or(tail.proven, |batch| batch.header.end());
         let chain = last.map_or(tail.proven_chain, |batch| batch.chain);
         let told = tail.told_durable;
-        let state = State { disk, pool, manifest, tail, at, chain, told, current: None };
+        let (shown, current) = (None, None);
+        let state = State { disk, pool, manifest, tail, shown, at, chain, told, current };
         let (state, quiet) = (Mutex::new(state), AtomicU32::new(0));
         Self { identity, root, published, state, quiet }
     }
@@ -90,13 +93,13 @@ impl LiveView {
     /// The next offsets of some streams, as far as they are shown.
     pub(crate) fn next_offsets(&self, streams: &[StreamId]) -> Vec<Offset> {
         let state = self.lock();
-        streams.iter().map(|stream| state.tail.streams.next(*stream)).collect()
+        streams.iter().map(|stream| state.streams().next(*stream)).collect()
     }
 
     /// The streams from this number on.
     pub(crate) fn streams_from(&self, first: u32) -> Vec<(StreamId, Arc<str>)> {
         let state = self.lock();
-        let named = state.tail.streams.named().filter(|(id, _)| id.0 >= first);
+        let named = state.streams().named().filter(|(id, _)| id.0 >= first);
         named.map(|(id, name)| (id, Arc::clone(name))).collect()
     }
 
@@ -119,7 +122,9 @@ impl LiveView {
             true => self.quiet.store(0, Ordering::Relaxed),
             false => drop(self.quiet.fetch_add(1, Ordering::Relaxed)),
         }
-        if moved {
+        // What was shown before may be being read again.
+        if moved && state.tail.proven >= self.published.durable() {
+            state.shown = None;
             self.show(&state);
         }
         Ok(())
@@ -239,6 +244,9 @@ impl LiveView {
                 Err(OpenError::Disk(error)) => return Err(error.into()),
                 Err(_) => return Ok(false), // the manifest has changed once more
             };
+            // Until all of that is read, and proven, again, what was shown stays.
+            let before = std::mem::take(&mut state.tail.streams);
+            state.shown.get_or_insert(before);
             state.tail.restart(sealed_end, chain, streams);
             (state.at, state.chain) = (sealed_end, chain);
         } else {
@@ -254,9 +262,6 @@ impl LiveView {
 
     /// Publishes what is proven.
     fn show(&self, state: &State) {
-        if state.tail.proven < self.published.durable() {
-            return; // what was shown before is being read again
-        }
         let known = self.published.segments();
         let of = |segment: SegmentId| known.iter().find(|known| known.segment == segment);
         let mut list: Vec<Arc<SegmentRef>> = Vec::with_capacity(state.manifest.segments.len());
@@ -290,6 +295,11 @@ impl LiveView {
 }
 
 impl State {
+    /// The streams as far as they are shown.
+    fn streams(&self) -> &Streams {
+        self.shown.as_ref().unwrap_or(&self.tail.streams)
+    }
+
     fn enter(&mut self, segment: SegmentId, base: Lsn) -> Result<bool, OpenError> {
         let open = Op::Open { file: FILE, name: names::segment(segment), write: false };
         let bytes = match ask(self.disk.as_mut(), open) {

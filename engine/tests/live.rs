@@ -10,7 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringlog::{Durability, IoKind, Log, Offset, Options, Primitive, ReadError, RecoveryMode};
+use ringlog::format::manifest::Manifest;
+use ringlog::{
+    Durability, Epoch, IoKind, Log, Offset, Options, Primitive, ReadError, RecoveryMode, SyncPolicy,
+};
+use ringlog_disk::Dir;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -177,6 +181,97 @@ fn looking_at_a_live_log_changes_nothing_and_keeps_no_writer_out() {
     log.stream("s").unwrap().append(&payload(100)).unwrap().wait().unwrap();
     assert_eq!(follower.next_timeout(LONG).unwrap().unwrap().payload(), payload(100));
     log.close().unwrap();
+}
+
+#[test]
+fn what_is_not_durable_is_not_shown_as_long_as_a_writer_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    // Nothing is flushed before somebody asks for it.
+    let never = Options { sync: SyncPolicy::Never, ..writing() };
+    let log = Log::open(home.path(), never).unwrap();
+    let stream = log.stream("s").unwrap();
+    stream.append_with(&payload(0), Durability::Written).unwrap().wait().unwrap();
+    log.flush().unwrap();
+    for offset in 1..20 {
+        stream.append_with(&payload(offset), Durability::Written).unwrap().wait().unwrap();
+    }
+    let beside = Log::open(home.path(), reading()).unwrap();
+    let shown = existing(&beside);
+    for _ in 0..3 {
+        assert_eq!(shown.read(..).unwrap().count(), 1, "the others are on the device, no more");
+        assert_eq!(shown.next_offset(), Offset(1));
+    }
+    let mut follower = shown.follow(Offset(1)).unwrap();
+    assert!(follower.try_next().unwrap().is_none());
+    log.flush().unwrap();
+    stream.append_with(&payload(20), Durability::Written).unwrap().wait().unwrap();
+    // The header of the last one tells of the flush.
+    assert_eq!(shown.read(..).unwrap().count(), 20);
+    assert_eq!(follower.try_next().unwrap().unwrap().payload(), payload(1));
+    log.close().unwrap();
+    assert_eq!(shown.read(..).unwrap().count(), 21);
+}
+
+/// The log as the death of its writer leaves it.
+fn copy_dir(from: &Path, to: &Path) {
+    for (path, content) in files(from) {
+        let to = to.join(path.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::write(to, content).unwrap();
+    }
+}
+
+/// The first thing that a new life does is to raise the epoch; then it proves what it has found.
+#[test]
+fn what_was_shown_is_not_taken_back_while_a_new_life_begins() {
+    let home = tempfile::tempdir().unwrap();
+    let never = Options { sync: SyncPolicy::Never, ..writing() };
+    let log = Log::open(home.path(), never).unwrap();
+    let stream = log.stream("s").unwrap();
+    stream.append_with(&payload(0), Durability::Written).unwrap().wait().unwrap();
+    log.flush().unwrap();
+    for offset in 1..20 {
+        stream.append_with(&payload(offset), Durability::Written).unwrap().wait().unwrap();
+    }
+    let end = log.stats().shards[0].staged_lsn;
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(home.path(), copy.path());
+    drop((stream, log));
+
+    let beside = Log::open(copy.path(), reading()).unwrap();
+    let shown = beside.existing_stream("s").unwrap();
+    let mut follower = shown.follow(Offset(0)).unwrap();
+    for offset in 0..10 {
+        assert_eq!(follower.try_next().unwrap().unwrap().payload(), payload(offset));
+    }
+    assert_eq!(shown.read(..).unwrap().count(), 20, "nobody writes: recovery would keep them");
+
+    let path = copy.path().join("shard-000/manifest");
+    let mut manifest = Manifest::decode(&std::fs::read(&path).unwrap()).unwrap();
+    let new_life = Dir::open(copy.path()).unwrap();
+    new_life.hold_writer_mark().unwrap();
+    (manifest.epoch, manifest.life_lsn) = (Epoch(manifest.epoch.0 + 1), end);
+    manifest.generation += 1;
+    std::fs::write(&path, manifest.encode()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(shown.read(..).unwrap().count(), 20);
+        assert_eq!(shown.read(Offset(15)..).unwrap().count(), 5);
+        assert_eq!(shown.next_offset(), Offset(20));
+    }
+    for offset in 10..15 {
+        assert_eq!(follower.try_next().unwrap().unwrap().payload(), payload(offset));
+    }
+
+    drop(new_life);
+    let log = Log::open(copy.path(), writing()).unwrap();
+    log.stream("s").unwrap().append(&payload(20)).unwrap().wait().unwrap();
+    log.close().unwrap();
+    for offset in 15..21 {
+        assert_eq!(follower.next_timeout(LONG).unwrap().unwrap().payload(), payload(offset));
+    }
+    let read: Vec<_> = shown.read(..).unwrap().map(Result::unwrap).collect();
+    assert_eq!(read.len(), 21);
+    assert!(read.iter().all(|record| record.payload() == payload(record.offset().0)));
 }
 
 const CHILD: &str = "RINGLOG_TEST_LIVE_DIR";
