@@ -101,3 +101,22 @@ fn what_another_life_has_left_beside_a_file_is_not_written_over() {
     assert_eq!(content, "old");
     assert_eq!(std::fs::read(home.path().join("manifest")).unwrap(), b"newer");
 }
+
+/// A file of which this disk has the old one beside it says nothing about what lies beside others.
+#[test]
+fn only_the_file_that_was_replaced_last_has_a_spare() {
+    let home = TempDir::new().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    std::fs::write(home.path().join("other.tmp"), b"left by another life").unwrap();
+    let mut left = std::fs::File::open(home.path().join("other.tmp")).unwrap();
+    let mut disk = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
+    replace(&mut disk, "manifest", b"one");
+    replace(&mut disk, "manifest", b"two");
+    replace(&mut disk, "other", b"three");
+    let mut content = String::new();
+    std::io::Read::read_to_string(&mut left, &mut content).unwrap();
+    assert_eq!(content, "left by another life");
+    for (name, expected) in [("manifest", b"two".as_slice()), ("other", b"three")] {
+        assert_eq!(std::fs::read(home.path().join(name)).unwrap(), expected);
+    }
+}

@@ -199,3 +199,50 @@ impl Published {
         self.segments().len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Runs `wait` on a thread of its own; fails if it does not come back.
+    fn returns(wait: impl FnOnce(&Published) + Send + 'static) {
+        let (done, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            wait(&Published::new(0));
+            let _ = done.send(());
+        });
+        end.recv_timeout(Duration::from_secs(60)).expect("it waits for ever");
+    }
+
+    #[test]
+    fn what_is_published_between_the_look_and_the_wait_wakes() {
+        for visibility in [Visibility::Durable, Visibility::Written, Visibility::Staged] {
+            returns(move |published| {
+                let found = published.wait_for(visibility, None, || {
+                    // It was not there when it was looked for, and is now.
+                    published.set_durable(Lsn(4096));
+                    None::<()>
+                });
+                assert_eq!(found, None);
+                assert_eq!(published.mark(visibility), Lsn(4096));
+            });
+            returns(move |published| {
+                published.wait_for(visibility, None, || {
+                    published.end(None);
+                    None::<()>
+                });
+            });
+        }
+    }
+
+    #[test]
+    fn a_trim_that_comes_late_takes_none_back() {
+        let published = Published::new(0);
+        published.add_trims([(StreamId(1), Offset(5)), (StreamId(2), Offset(7))]);
+        published.add_trims([(StreamId(1), Offset(3)), (StreamId(2), Offset(8))]);
+        let before = [1, 2, 3].map(|stream| published.trimmed_before(StreamId(stream)));
+        assert_eq!(before, [Offset(5), Offset(8), Offset(0)]);
+    }
+}

@@ -174,3 +174,13 @@ fn time_of_encoding() {
         println!("{what}: {} – {} – {} µs", times[0], times[7], times[14]);
     }
 }
+
+#[test]
+fn the_header_of_an_index_is_of_one_log_shard_and_segment() {
+    let file = encode(&[], &[], 5);
+    let header = |log, shard, segment| index::IndexHeader::decode(&file, log, shard, segment);
+    assert!(header(LOG, 3, SEGMENT).is_ok());
+    assert!(header(LOG, 3, SegmentId(SEGMENT.0 + 1)).is_err());
+    assert!(header(LOG, 4, SEGMENT).is_err());
+    assert!(header(LogId([1; 16]), 3, SEGMENT).is_err());
+}

@@ -9,11 +9,14 @@ use ringlog_disk::{
     Waker,
 };
 
-use super::{IndexReport, Indexes};
+use super::cache::Cache;
+use super::file::{Fault, Loaded};
+use super::search::{Pages, Search};
+use super::{IndexReport, Indexes, Postings};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, HeaderSeed};
-use crate::format::index::{self, PAGE_BYTES, Posting};
+use crate::format::index::{self, EXTENTS_PER_PAGE, IndexHeader, PAGE_BYTES, Posting};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, Sealed};
-use crate::ids::{Lsn, Offset, StreamId};
+use crate::ids::{LogId, Lsn, Offset, SegmentId, StreamId};
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::recovery::{Identity, load_manifest, resume};
@@ -400,6 +403,137 @@ fn of_an_older_index_only_the_rest_is_made() {
     let (indexes, mut disk) = (fixture.indexes(LARGE), fixture.disk());
     fixture.check_segment(&indexes, &mut disk, 0);
     assert_eq!(rebuilt(&indexes.report()), (0, 1, 0));
+}
+
+#[test]
+fn what_is_kept_of_a_segment_is_not_believed_once_more_lies_in_it() {
+    let fixture = Fixture::new(1 << 20, 1, 24);
+    let stored = fixture.store_all();
+    let (file, _) = older(&fixture, 0, 4, &stored[0]);
+    let Identity { log, shard, .. } = fixture.identity;
+    let whole = &fixture.segments[0];
+    let covers = IndexHeader::decode(&file, log, shard, whole.segment).unwrap().covers;
+    let before = SegmentRef::new(whole.segment, whole.base_lsn, whole.chain_before, Arc::default());
+    before.sealed.set(covers).unwrap();
+    for memory in [SMALL, LARGE] {
+        let (indexes, mut disk) = (fixture.indexes(memory), fixture.disk());
+        std::fs::write(fixture.path(0), &file).unwrap();
+        indexes.stream_bounds(&mut disk, FILE, &before, StreamId(5)).unwrap().unwrap();
+        assert_eq!(rebuilt(&indexes.report()), (1, 0, 0));
+        fixture.check_segment(&indexes, &mut disk, 0);
+    }
+}
+
+#[test]
+fn no_page_is_kept_of_an_index_that_has_been_replaced() {
+    let fixture = Fixture::new(1 << 20, 1, 24);
+    let stored = fixture.store_all();
+    let id = fixture.segments[0].segment;
+    let front = || Arc::new(Loaded::whole(stored[0].clone(), &fixture.identity, id).unwrap());
+    let (bad, good) = (front(), front());
+    let page: Arc<[u8]> = vec![7; PAGE_BYTES].into();
+    let mut cache = Cache::new(LARGE);
+    cache.put_front(id, Arc::clone(&bad));
+    cache.put_page(id, &bad, 3, Arc::clone(&page));
+    assert!(cache.page(id, 3).is_some());
+    cache.put_front(id, Arc::clone(&good));
+    assert_eq!(cache.page(id, 3), None, "it goes with its front");
+    // A reader that is still in the bad one has read another page.
+    cache.put_page(id, &bad, 4, Arc::clone(&page));
+    assert_eq!(cache.page(id, 4), None);
+    cache.put_page(id, &good, 4, page);
+    assert!(cache.page(id, 4).is_some());
+}
+
+/// An index of which all is in memory.
+struct Whole(Arc<Loaded>);
+
+impl Pages for Whole {
+    fn index(&self) -> &Arc<Loaded> {
+        &self.0
+    }
+
+    fn read(&mut self, number: u64, _: u64) -> Result<Arc<[u8]>, Fault> {
+        Err(Fault(format!("page {number} is not in memory")))
+    }
+}
+
+/// Where offsets are missing again and again, a stream has many extents, on several pages.
+#[test]
+fn a_stream_with_many_gaps_is_found_on_all_its_pages() {
+    let many = 3 * EXTENTS_PER_PAGE as u64;
+    let mut postings: Vec<Posting> = Vec::new();
+    for (stream, extents) in [(1, 2), (2, many), (3, 1), (4, many + 7), (9, 5)] {
+        for at in 0..extents {
+            // Every third is in two batches, and behind each something is missing.
+            for half in 0..1 + u64::from(at % 3 == 0) {
+                let block = postings.len() as u32;
+                let first = Offset(10 * at + 2 * half);
+                let stream = StreamId(stream);
+                postings.push(Posting { stream, records: 2, first, block, blocks: 1 });
+            }
+        }
+    }
+    let (log, segment) = (LogId([3; 16]), SegmentId(9));
+    let identity = Identity { log, shard: 1, segment_bytes: 1 << 20 };
+    let covers = Sealed {
+        base_lsn: Lsn(0),
+        end_lsn: Lsn(postings.len() as u64 * BLOCK_BYTES as u64),
+        chain_before: 1,
+        chain_end: 2,
+        records: 2 * postings.len() as u64,
+        first_ns: 0,
+        last_ns: 0,
+    };
+    let file = index::encode(log, 1, segment, &covers, &mut postings.clone(), &[]).unwrap();
+    let mut pages = Whole(Arc::new(Loaded::whole(file, &identity, segment).unwrap()));
+    let mut search = Search::new(&mut pages);
+    for stream in (0..11).map(StreamId) {
+        let own: Vec<Posting> =
+            postings.iter().filter(|posting| posting.stream == stream).copied().collect();
+        assert_eq!(search.postings(stream).unwrap(), own);
+        let bounds = own.first().zip(own.last()).map(|(first, last)| (first.first, last.end()));
+        assert_eq!(search.bounds(stream).unwrap(), bounds);
+        let end = bounds.map_or(3, |(_, end)| end.0 + 3);
+        for offset in (0..end).map(Offset) {
+            let due = own.iter().find(|posting| posting.end() > offset).copied();
+            assert_eq!(search.posting_at(stream, offset).unwrap(), due, "{offset} of {stream:?}");
+        }
+    }
+}
+
+/// Batches of one moment: a point in time that names it lies behind the first of them.
+#[test]
+fn all_batches_of_the_same_time_are_found() {
+    let postings = Postings::default();
+    let mut placed: Vec<(u64, u32)> = Vec::new();
+    for (at, ns) in [5, 7, 7, 7, 9, 9, 9, 9, 9, 9, 12].into_iter().enumerate() {
+        let (block, run) = (12 * at as u32, (StreamId(1), Offset(at as u64), 1));
+        postings.add_batch(block, 12, ns, [run]);
+        placed.push((ns, block));
+    }
+    let snapshot = postings.snapshot();
+    let (log, segment) = (LogId([3; 16]), SegmentId(9));
+    let identity = Identity { log, shard: 1, segment_bytes: 1 << 20 };
+    let covers = Sealed {
+        base_lsn: Lsn(0),
+        end_lsn: Lsn(u64::from(snapshot.end_block) * BLOCK_BYTES as u64),
+        chain_before: 1,
+        chain_end: 2,
+        records: placed.len() as u64,
+        first_ns: 5,
+        last_ns: 12,
+    };
+    let file = super::encode(log, 1, segment, &covers, &snapshot).unwrap();
+    let mut pages = Whole(Arc::new(Loaded::whole(file, &identity, segment).unwrap()));
+    let mut search = Search::new(&mut pages);
+    for wanted in 0..14 {
+        let first = placed.iter().find(|(ns, _)| *ns >= wanted);
+        let first = first.map_or(snapshot.end_block, |(_, block)| *block);
+        let found = snapshot.block_at_time(wanted);
+        assert!(found <= first && first - found <= 24, "{found} for {wanted} at {first}");
+        assert_eq!(search.block_at_time(wanted).unwrap(), found);
+    }
 }
 
 #[test]

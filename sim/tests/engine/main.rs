@@ -14,3 +14,4 @@ mod pressure;
 mod recovery;
 mod retention;
 mod trim;
+mod visibility;

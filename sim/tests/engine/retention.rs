@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use ringlog::format::manifest::Manifest;
-use ringlog::{Durability, OpenError, Options, ReadError, Reply, Request, Retention, SyncPolicy};
-use ringlog_sim::{Crash, Moment, SimWorld};
+use ringlog::{
+    Durability, Offset, OpenError, Options, ReadError, Reply, Request, Retention, SyncPolicy,
+};
+use ringlog_sim::{Crash, Moment, SimDisk, SimWorld};
 
 use crate::common::{MS, Running, SEGMENT_BYTES, open_with, options, try_open, world};
 
@@ -149,6 +151,93 @@ fn a_segment_goes_when_its_last_record_is_too_old_at_that_time_and_not_before() 
     shard.turns(60);
     assert_eq!(shard.read(), Vec::<Vec<u8>>::new());
     assert_eq!(shard.shard.deadline(), None, "an idle log sleeps");
+    shard.check();
+}
+
+#[test]
+fn an_old_first_record_does_not_take_a_younger_one_with_it() {
+    let max_age = Some(Duration::from_secs(10));
+    let mut shard = open_with(&world(), &with(Retention { max_age, ..Retention::default() }));
+    shard.append_and_wait(b"first", Durability::Synced);
+    shard.pass(8 * SECOND);
+    one_more(&mut shard, b"last");
+    shard.pass(4 * SECOND);
+    // Something else makes it look.
+    one_more(&mut shard, b"next");
+    assert_eq!(shard.read(), [&b"first"[..], b"last", b"next"]);
+    shard.pass(7 * SECOND);
+    shard.turns(60);
+    assert_eq!(shard.read(), [b"next"]);
+    shard.check();
+}
+
+fn is_there(world: &SimWorld, name: &str) -> bool {
+    world.files().iter().any(|(there, _)| there == name)
+}
+
+#[test]
+fn the_file_of_a_segment_is_not_touched_before_its_last_reader_has_left() {
+    let world = world();
+    let retention = Retention { max_segments: Some(1), ..Retention::default() };
+    let mut shard = open_with(&world, &with(retention));
+    shard.append_and_wait(b"a", Durability::Synced);
+    one_more(&mut shard, b"b");
+    let manifest = Manifest::decode(&world.read("manifest")).unwrap();
+    let name = format!("{:016x}.seg", manifest.segments[0].segment.0);
+    let content = world.read(&name);
+    let disk = || Box::new(SimDisk::open(&world));
+    let mut reader = shard.shard.read(disk(), shard.stream, None).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().payload(), b"a");
+    let mut other = shard.shard.read(disk(), shard.stream, None).unwrap();
+    assert_eq!(other.next().unwrap().unwrap().payload(), b"a");
+    for at in 0..12 {
+        one_more(&mut shard, &[at]);
+        assert!(world.read(&name) == content, "it was used again");
+    }
+    assert!(shard.shard.counts().trimmed > 10 && shard.shard.counts().recycled > 6);
+    drop(other);
+    one_more(&mut shard, b"c");
+    assert!(world.read(&name) == content, "one of two readers is still there");
+    assert_eq!(reader.next().unwrap().unwrap().payload(), b"b");
+    drop(reader);
+    for at in 0..6 {
+        one_more(&mut shard, &[at]);
+    }
+    assert!(!is_there(&world, &name), "it serves under another name, or is gone");
+    shard.check();
+}
+
+/// A reader that held segments back has left: what is too much goes at once, and what is prepared
+/// and not listed counts as well.
+#[test]
+fn what_a_reader_has_held_back_goes_when_it_leaves() {
+    let world = world();
+    let files = 8;
+    let max_bytes = Some(files as u64 * SEGMENT_BYTES);
+    let mut shard = open_with(&world, &with(Retention { max_bytes, ..Retention::default() }));
+    one_more(&mut shard, b"a");
+    for held in 1..4 {
+        let readers: Vec<_> = (0..held)
+            .map(|_| {
+                shard.append_and_wait(b"read", Durability::Synced);
+                one_more(&mut shard, b"not read");
+                let from = Offset(shard.shard.next_offset(shard.stream).0 - 2);
+                let disk = Box::new(SimDisk::open(&world));
+                let mut reader = shard.shard.read(disk, shard.stream, Some(from)).unwrap();
+                assert_eq!(reader.next().unwrap().unwrap().offset(), from);
+                reader
+            })
+            .collect();
+        for at in 0..12 {
+            one_more(&mut shard, &[at]);
+        }
+        shard.append_and_wait(b"open", Durability::Synced);
+        shard.turns(60);
+        assert_eq!(segment_files(&world), files + held, "so many are held");
+        drop(readers);
+        shard.turns(60);
+        assert!(segment_files(&world) <= files, "{} of {files} files", segment_files(&world));
+    }
     shard.check();
 }
 

@@ -76,6 +76,33 @@ fn a_trim_is_not_shown_before_it_is_durable() {
     assert_eq!(shard.read_from(0), trimmed(5, 10));
 }
 
+#[test]
+fn readers_and_followers_that_are_on_their_way_are_told_of_a_trim() {
+    for before in [6, 10] {
+        let world = world();
+        let mut shard = ten(&world);
+        let stream = shard.stream;
+        let disk = || Box::new(SimDisk::open(&world));
+        let mut reader = shard.shard.read(disk(), stream, Some(Offset(0))).unwrap();
+        let mut follower = shard.shard.follow(disk(), stream, Offset(0)).unwrap();
+        for at in 0..2 {
+            assert_eq!(reader.next().unwrap().unwrap().offset(), Offset(at));
+            assert_eq!(follower.try_next().unwrap().unwrap().offset(), Offset(at));
+        }
+        trim(&mut shard, stream, before);
+        let told = Err(ReadError::Trimmed { first: Offset(before) });
+        let offsets = |record: ringlog::Record| record.offset().0;
+        assert_eq!(follower.try_next().map(|record| record.map(offsets)), told.map(Some));
+        for at in before..10 {
+            assert_eq!(follower.try_next().unwrap().unwrap().offset(), Offset(at));
+        }
+        assert!(follower.try_next().unwrap().is_none());
+        let rest: Vec<_> = reader.map(|record| record.map(offsets)).collect();
+        assert_eq!(rest, trimmed(before, 10));
+        shard.check();
+    }
+}
+
 /// Whatever becomes of the segment that holds it, a trim is remembered.
 #[test]
 fn a_trim_outlives_crashes_rotation_merged_catalogues_and_the_segment_that_holds_it() {
@@ -262,7 +289,23 @@ fn a_segment_goes_once_all_that_lies_in_it_is_trimmed() {
 #[test]
 fn an_index_that_is_missing_damaged_stale_or_silent_frees_nothing() {
     type Spoil = fn(&SimWorld, &str, StreamId);
-    let spoil: [(&str, Spoil); 6] = [
+    let spoil: [(&str, Spoil); 7] = [
+        ("of another state of its segment", |world, name, stream| {
+            let (segment, mut covers) = sealed_segments(world)[0];
+            covers.chain_end ^= 1;
+            let (records, frames) = (4, covers.records as u32 - 4);
+            let postings = [(stream, records), (StreamId(0), frames)];
+            let mut postings = postings.map(|(stream, records)| Posting {
+                stream,
+                records,
+                first: Offset(0),
+                block: 0,
+                blocks: 1,
+            });
+            let (log, shard) = (IDENTITY.log, IDENTITY.shard);
+            let file = index::encode(log, shard, segment, &covers, &mut postings, &[]).unwrap();
+            world.put(name, &file);
+        }),
         ("missing", |world, name, _| world.delete(name)),
         ("flipped in the header", |world, name, _| world.flip_bit(name, 8 * 60)),
         ("flipped behind it", |world, name, _| world.flip_bit(name, 8 * (4096 + 30))),
