@@ -20,6 +20,8 @@ use crate::waker::Waker;
 
 /// How often a file is read again that was replaced meanwhile.
 const LOADS_MAX: u32 = 100;
+/// What was read is compared with the file in pieces of this size.
+const COMPARE_BYTES: usize = 64 << 10;
 
 const FILE_MODE: libc::mode_t = 0o600;
 /// New files are filled in writes of this size, one at a time, while nobody else writes.
@@ -329,22 +331,48 @@ impl Runner {
 
     /// What was in the file of that name at one moment.
     fn load(&self, name: &FileName, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {
-        // A file that another process replaces again and again may be written over while it is
-        // read, but only after it has lost the name.
         for _ in 0..LOADS_MAX {
             let Some((content, file)) = self.load_once(name, limit_bytes)? else { continue };
-            let named = sys::stat_at(self.dir.as_fd(), &c_name(name));
-            let read = sys::stat(file.as_fd());
-            let (Ok(named), Ok(read)) = (named, read) else { return Ok(content) };
-            if (named.st_dev, named.st_ino) == (read.st_dev, read.st_ino) {
+            if self.is_still(name, &content, &file)? {
                 return Ok(content);
             }
         }
         Err(DiskError::new(DiskErrorKind::Unexpected, format!("load {name}: it never stays")))
     }
 
+    /// Whether a file that was read is the one of that name, and holds just this.
+    ///
+    /// A file that another process replaces again and again may be written over while it is read,
+    /// but only while it does not have the name. It gets that back with the next content, though:
+    /// so it is read once more after it was seen to have the name.
+    pub(crate) fn is_still(
+        &self,
+        name: &FileName,
+        content: &[u8],
+        file: &OwnedFd,
+    ) -> Result<bool, DiskError> {
+        let named = sys::stat_at(self.dir.as_fd(), &c_name(name));
+        let (Ok(named), Ok(read)) = (named, sys::stat(file.as_fd())) else { return Ok(true) };
+        if (named.st_dev, named.st_ino) != (read.st_dev, read.st_ino) {
+            return Ok(false);
+        }
+        let mut piece = vec![0; content.len().saturating_add(1).min(COMPARE_BYTES)];
+        let mut at = 0;
+        loop {
+            let here = sys::read_at(file.as_fd(), &mut piece, at as u64)
+                .map_err(|errno| DiskError::from_errno(errno, format!("load {name}")))?;
+            if here == 0 {
+                return Ok(at == content.len());
+            }
+            if content.get(at..at + here) != Some(&piece[..here]) {
+                return Ok(false);
+            }
+            at += here;
+        }
+    }
+
     /// The content, and the file that it is from; nothing when it grew while it was read.
-    fn load_once(
+    pub(crate) fn load_once(
         &self,
         name: &FileName,
         limit_bytes: u64,

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::any::AnyDisk;
 use crate::dir::Dir;
+use crate::names::Runner;
 use crate::op::{Done, FileName, Op, run};
 use crate::options::{DiskOptions, IoKind};
 use crate::{open, suite};
@@ -60,6 +61,27 @@ fn a_file_that_is_replaced_often_is_never_seen_in_part() {
     });
     let names: Vec<String> = dir.entries().unwrap();
     assert_eq!(names, ["manifest"], "a disk that has ended leaves nothing beside it");
+}
+
+/// Replaced twice, a file has its name again, with other content.
+#[test]
+fn a_file_that_has_its_name_again_is_not_taken_for_what_it_was() {
+    let home = TempDir::new().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    let runner = Runner::new(Dir::open(home.path()).unwrap(), false, None);
+    let mut disk = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
+    let manifest = name("manifest");
+    for (old, new) in [(&b"1"[..], &b"2"[..]), (b"1", b"longer"), (b"longer", b""), (b"", b"1")] {
+        replace(&mut disk, "manifest", b"before");
+        replace(&mut disk, "manifest", old);
+        let (content, file) = runner.load_once(&manifest, 100).unwrap().unwrap();
+        assert_eq!(content, old);
+        assert!(runner.is_still(&manifest, &content, &file).unwrap());
+        replace(&mut disk, "manifest", b"between");
+        assert!(!runner.is_still(&manifest, &content, &file).unwrap(), "it is another file");
+        replace(&mut disk, "manifest", new);
+        assert!(!runner.is_still(&manifest, &content, &file).unwrap(), "{old:?} is {new:?}");
+    }
 }
 
 #[test]
