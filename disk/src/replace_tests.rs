@@ -142,3 +142,24 @@ fn only_the_file_that_was_replaced_last_has_a_spare() {
         assert_eq!(std::fs::read(home.path().join(name)).unwrap(), expected);
     }
 }
+
+/// Storing does not flush the directory: a durable name may still lead to the file before.
+#[test]
+fn what_is_stored_has_no_spare_that_could_be_written_over() {
+    let home = TempDir::new().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    let mut disk = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
+    for content in [&b"one"[..], b"two", b"three"] {
+        let before = std::fs::read(home.path().join("index"));
+        let kept = std::fs::File::open(home.path().join("index"));
+        let store = Op::Store { name: name("index"), content: content.to_vec().into() };
+        run(&mut disk, store).result.unwrap();
+        assert_eq!(dir.entries().unwrap(), ["index"]);
+        assert_eq!(std::fs::read(home.path().join("index")).unwrap(), content);
+        if let (Ok(before), Ok(mut kept)) = (before, kept) {
+            let mut found = Vec::new();
+            std::io::Read::read_to_end(&mut kept, &mut found).unwrap();
+            assert_eq!(found, before);
+        }
+    }
+}
