@@ -146,7 +146,7 @@ impl Dir {
                 return Ok(false);
             }
             std::thread::sleep(pause.min(left));
-            pause = (pause * 2).min(Duration::from_millis(50));
+            pause = (pause * 2).min(Duration::from_millis(5));
         }
     }
 
