@@ -114,13 +114,21 @@ fn a_log_that_is_written_and_trimmed_all_the_time_is_never_called_damaged() {
                 }
             }
         });
+        let _end = StopAtEnd(&stop); // also when a look fails: else the scope would wait for ever
         for _ in 0..30 {
             let report = verify(fixture.path(), &mut |_| {}).unwrap();
             assert_eq!(report.damage, []);
             ringlog::inspect(fixture.path()).unwrap();
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+struct StopAtEnd<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -110,6 +110,8 @@ pub(super) struct ShardCheck<'a, 'm> {
     catalogued: Option<Lsn>,
     /// What the catalogue says, if it is whole.
     catalogue: Option<Catalogue>,
+    /// An unsealed segment was trimmed away while this looked.
+    gone: bool,
 }
 
 impl<'a, 'm> ShardCheck<'a, 'm> {
@@ -120,7 +122,8 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         meter: &'a mut Meter<'m>,
     ) -> Result<(), OpenError> {
         let ledger = Ledger::default();
-        Self { files, report, meter, ledger, catalogued: None, catalogue: None }.check()
+        Self { files, report, meter, ledger, catalogued: None, catalogue: None, gone: false }
+            .check()
     }
 
     fn check(&mut self) -> Result<(), OpenError> {
@@ -142,7 +145,7 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
             }
         }
         self.unsealed(&manifest, &tail)?;
-        if let Some(catalogue) = self.catalogue.take() {
+        if let Some(catalogue) = self.catalogue.take().filter(|_| !self.gone) {
             self.check_names(&catalogue);
         }
         self.unlisted(&manifest)
@@ -456,16 +459,21 @@ impl<'a, 'm> ShardCheck<'a, 'm> {
         let (all, _) = walk_unsealed(&mut self.files, manifest, tail, self.meter)?;
         for unsealed in all {
             let segment = unsealed.segment;
-            if let Some(what) = unsealed.wrong {
-                self.opened_badly(segment, what)?;
-            }
-            let holes = unsealed.items.iter().any(|item| matches!(item, Item::Hole(_)));
-            if holes && !self.is_listed(segment)? {
+            if !self.is_listed(segment)? {
+                // Whatever was read of it may be a part, or nothing: its file may be another's now.
                 self.report.notes.push(format!("segment {segment} was trimmed meanwhile"));
-                let to = unsealed.items.last().map_or(Lsn(0), Item::to);
-                self.ledger.hole(&Hole::whole(unsealed.base.unwrap_or_default(), to));
+                // The catalogue may stand before it, and knows no stream that was created in it.
+                let from = unsealed.base.unwrap_or(manifest.sealed_end().0);
+                self.reach(from);
+                self.gone = true;
+                let to = unsealed.items.last().map_or(from, Item::to).max(Lsn(from.0 + 1));
+                self.ledger.hole(&Hole::whole(from, to));
                 continue;
             }
+            if let Some(what) = unsealed.wrong {
+                self.damage(Some(segment), 0, None, what);
+            }
+            let holes = unsealed.items.iter().any(|item| matches!(item, Item::Hole(_)));
             self.take(segment, &unsealed.items);
             if let Some((closed, so_far)) = manifest.closed()
                 && closed == segment
