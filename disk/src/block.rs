@@ -39,8 +39,8 @@ struct Arena {
 const NONE: u32 = u32::MAX;
 
 // SAFETY: the arena only owns memory; every byte of it is reachable through at most one `Block`
-// at a time (the free list and `warm` hold each free index once), and blocks hand out references under the usual
-// borrow rules.
+// at a time (the free list and `warm` together hold each free index once), and blocks hand out
+// references under the usual borrow rules.
 unsafe impl Send for Arena {}
 // SAFETY: see `Send`; the shared parts (`free`, plain numbers) are themselves thread-safe.
 unsafe impl Sync for Arena {}
