@@ -291,7 +291,7 @@ refused() {
     append_everything
     grep -q 'io_uring_setup.*EPERM.*INJECTED' "$work/strace" ||
         die "io_uring_setup was never refused: this proves nothing"
-    cat "$work/stderr" "$work/summary" | grep -qi blocking || die "the fallback was not announced"
+    grep -qi blocking "$work/stderr" "$work/summary" || die "the fallback was not announced"
     compare_all
     verify "after the append"
 }
