@@ -1,0 +1,10 @@
+//! A module for each suite that `ringlog-sim` runs.
+
+use std::process::ExitCode;
+
+pub(crate) mod histories;
+
+/// Success, if all was well.
+pub(crate) fn code(well: bool) -> ExitCode {
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
