@@ -5,6 +5,7 @@
 //! The mapping lives until the pool and every block of it are gone, so a block that is still with
 //! the kernel keeps its memory alive.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -58,10 +59,79 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: base and mapped_bytes are what `map_aligned` returned, and no block is left: each
-        // holds an `Arc<Arena>`.
-        unsafe { unmap(self.base, self.mapped_bytes) };
+        let mapping = Mapping { base: self.base, bytes: self.mapped_bytes };
+        if let Some(Mapping { base, bytes }) = keep(mapping, self.huge_pages_advised) {
+            // SAFETY: base and bytes are what `map_aligned` returned, and no block is left: each
+            // holds an `Arc<Arena>`.
+            unsafe { unmap(base, bytes) };
+        }
     }
+}
+
+/// Memory that a pool gave back.
+struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+/// Mappings that this thread keeps for its next pools.
+#[derive(Default)]
+struct Kept {
+    /// How many, at most.
+    limit: usize,
+    mappings: Vec<(Mapping, bool)>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for (Mapping { base, bytes }, _) in self.mappings.drain(..) {
+            // SAFETY: `map_aligned` returned it, and its pool is gone.
+            unsafe { unmap(base, bytes) };
+        }
+    }
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+/// Keeps up to so many mappings of pools that are dropped on this thread, for pools that it makes
+/// later. For tests that open thousands of logs a second: there, making memory and clearing it is
+/// most of the time. The next pool finds what the last one left, not zeros.
+#[doc(hidden)]
+pub fn keep_mappings(limit: usize) {
+    let surplus = KEPT.with_borrow_mut(|kept| {
+        let stay = limit.min(kept.mappings.len());
+        Kept {
+            mappings: kept.mappings.split_off(stay),
+            limit: std::mem::replace(&mut kept.limit, limit),
+        }
+    });
+    drop(surplus);
+}
+
+/// Takes a mapping into what this thread keeps, or gives it back.
+fn keep(mapping: Mapping, huge_pages_advised: bool) -> Option<Mapping> {
+    let mut mapping = Some(mapping);
+    // When the thread ends there is nothing any more to keep it in.
+    let _gone = KEPT.try_with(|kept| {
+        let mut kept = kept.borrow_mut();
+        if kept.mappings.len() < kept.limit {
+            kept.mappings.extend(mapping.take().map(|mapping| (mapping, huge_pages_advised)));
+        }
+    });
+    mapping
+}
+
+/// A mapping of this very size that was kept.
+fn kept(bytes: usize) -> Option<(NonNull<u8>, bool)> {
+    let take = |kept: &RefCell<Kept>| {
+        let mappings = &mut kept.borrow_mut().mappings;
+        let at = mappings.iter().rposition(|(mapping, _)| mapping.bytes == bytes)?;
+        let (mapping, huge_pages_advised) = mappings.swap_remove(at);
+        Some((mapping.base, huge_pages_advised))
+    };
+    KEPT.try_with(take).ok().flatten()
 }
 
 /// A fixed number of blocks of one size. Clones share the blocks.
@@ -82,7 +152,10 @@ impl BlockPool {
             .checked_mul(count as usize)
             .and_then(|n| n.checked_next_multiple_of(HUGE_PAGE_BYTES))
             .ok_or_else(too_large)?;
-        let (base, huge_pages_advised) = map_aligned(mapped_bytes)?;
+        let (base, huge_pages_advised) = match kept(mapped_bytes) {
+            Some(kept) => kept,
+            None => map_aligned(mapped_bytes)?,
+        };
         let free = ArrayQueue::new(count as usize);
         for index in 0..count {
             let pushed = free.push(index);
@@ -173,8 +246,8 @@ impl Deref for Block {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the range lies inside the mapping, is initialised (anonymous memory is zero),
-        // and this block is its only owner.
+        // SAFETY: the range lies inside the mapping, is initialised (anonymous memory begins as
+        // zeros), and this block is its only owner.
         unsafe { std::slice::from_raw_parts(self.start(), self.arena.block_bytes) }
     }
 }
@@ -304,6 +377,26 @@ mod tests {
         assert!(pool.take().is_none());
         out.pop();
         assert_eq!(pool.available(), 1);
+    }
+
+    #[test]
+    fn memory_is_kept_for_the_next_pool_where_that_was_asked_for() {
+        let pool = || BlockPool::new(1, 4096).unwrap();
+        keep_mappings(1);
+        let one = pool();
+        let mut block = one.take().unwrap();
+        block[0] = 17;
+        drop(one);
+        let two = pool();
+        let start = block.as_ptr();
+        assert_ne!(two.take().unwrap().as_ptr(), start, "a block of it is in use");
+        drop(block);
+        let again = pool();
+        let block = again.take().unwrap();
+        assert_eq!((block.as_ptr(), block[0]), (start, 17));
+        assert_ne!(pool().take().unwrap().as_ptr(), start, "it is given away once");
+        keep_mappings(0);
+        assert!(KEPT.with_borrow(|kept| kept.mappings.is_empty()));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub mod uring;
 pub mod waker;
 
 pub use any::{AnyDisk, open, open_movable};
+#[doc(hidden)]
+pub use block::keep_mappings;
 pub use block::{Block, BlockPool};
 pub use blocking::BlockingDisk;
 pub use device::{DeviceStats, block_device_stats, interrupt_cpu};

@@ -4,13 +4,11 @@
 //! bytes is the world's affair. After a power cut or the death of the process the handle is dead:
 //! each operation of it, also one in flight, ends with an I/O error.
 
-use std::collections::BTreeMap;
-
 use ringlog_disk::{Completion, Disk, DiskError, DiskFacts, Op, Slice, Tag, Wait, Waker};
 
 use crate::access::SimWorld;
 use crate::names_ops::NameOp;
-use crate::world::{DataOp, Finished, World};
+use crate::world::{Blocks, DataOp, Finished, World};
 
 /// One process's hold on a simulated disk.
 pub struct SimDisk {
@@ -18,7 +16,7 @@ pub struct SimDisk {
     handle: u64,
     next_number: u64,
     /// Tags and blocks of what is in flight, by this handle's own number.
-    in_flight: BTreeMap<u64, (Tag, Vec<Slice>)>,
+    in_flight: Blocks,
     waker: Waker,
     facts: DiskFacts,
 }
@@ -42,7 +40,7 @@ impl SimDisk {
             world: world.clone(),
             handle,
             next_number: 0,
-            in_flight: BTreeMap::new(),
+            in_flight: Blocks::new(),
             waker: Waker::new(),
             facts,
         }
@@ -54,12 +52,7 @@ impl SimDisk {
     }
 
     fn end(&mut self, finished: Finished) -> Option<Completion> {
-        let (tag, mut slices) = self.in_flight.remove(&finished.number)?;
-        if let Some(slice) = slices.first_mut()
-            && let Some(part) = slice.block.get_mut(..finished.bytes.len())
-        {
-            part.copy_from_slice(&finished.bytes);
-        }
+        let (tag, slices) = self.in_flight.remove(&finished.number)?;
         Some(Completion { tag, slices, result: finished.result })
     }
 }
@@ -124,7 +117,7 @@ impl Disk for SimDisk {
     }
 
     fn reap(&mut self, wait: Wait, out: &mut Vec<Completion>) {
-        let finished = self.world.lock().reap(self.handle, wait);
+        let finished = self.world.lock().reap(self.handle, wait, &mut self.in_flight);
         match finished {
             Some(finished) => {
                 for one in finished {

@@ -90,6 +90,11 @@ impl Inode {
         &self.media
     }
 
+    /// Whether anything is on its way to the media.
+    pub(crate) fn is_volatile(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
     pub(crate) fn begin_write(&mut self, id: u64, offset: u64, bytes: Vec<u8>) {
         let live = vec![true; bytes.len().div_ceil(SECTOR_BYTES as usize)];
         let bytes = bytes.into();
@@ -199,11 +204,19 @@ impl Inode {
     pub(crate) fn read(&self, offset: u64, len: usize, rng: &mut Rng) -> Option<Vec<u8>> {
         let len = self.len().saturating_sub(offset).min(len as u64);
         let mut out = vec![0; len as usize];
+        self.read_into(offset, &mut out, rng)?;
+        Some(out)
+    }
+
+    /// The same into memory that is there already; gives how many bytes there were.
+    pub(crate) fn read_into(&self, offset: u64, out: &mut [u8], rng: &mut Rng) -> Option<usize> {
+        let len = self.len().saturating_sub(offset).min(out.len() as u64);
+        let out = &mut out[..len as usize];
         let sectors = offset / SECTOR_BYTES..(offset + len).div_ceil(SECTOR_BYTES);
         if len > 0 && self.unreadable.range(sectors).next().is_some() {
             return None;
         }
-        self.media.read(offset, &mut out);
+        self.media.read(offset, out);
         for write in &self.writes {
             let write_end = write.offset + write.bytes.len() as u64;
             if write_end <= offset || write.offset >= offset + len {
@@ -222,7 +235,7 @@ impl Inode {
                 }
             }
         }
-        Some(out)
+        Some(len as usize)
     }
 
     /// Puts everything that has completed on the media, and gives the media for changes.

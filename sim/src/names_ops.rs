@@ -133,7 +133,7 @@ impl World {
         let doing = format!("open {name}");
         self.fault(Class::Open, Some(&name), &doing).map_err(|(error, _)| error)?;
         let inode = self.names.get(&name).ok_or_else(|| not_found(doing))?;
-        let bytes = self.inode(inode).len();
+        let bytes = self.inodes.get(&inode).map_or(0, |file| file.len());
         self.insert_open(handle, file, OpenFile { inode, name, writable });
         Ok(Done::Opened { bytes })
     }
@@ -251,13 +251,12 @@ impl World {
         let doing = format!("load {name}");
         let fault = self.fault(Class::Load, Some(name), &doing).map_err(|(error, _)| error)?;
         let inode = self.names.get(name).ok_or_else(|| not_found(doing.clone()))?;
-        let len = self.inode(inode).len();
+        let len = self.inodes.get(&inode).map_or(0, |file| file.len());
         if len > limit_bytes {
             return Err(DiskError::new(DiskErrorKind::Unexpected, doing));
         }
-        let mut rng = self.rng.clone();
-        let read = self.inode(inode).read(0, len as usize, &mut rng);
-        self.rng = rng;
+        let file = self.inodes.entry(inode).or_default();
+        let read = file.read(0, len as usize, &mut self.rng);
         let mut content = read.ok_or_else(|| DiskError::from_errno(libc::EIO, doing))?;
         if fault == Some(Effect::FlipBit) && !content.is_empty() {
             let bit = self.rng.index(content.len() * 8);

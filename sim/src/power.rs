@@ -1,6 +1,7 @@
 //! How the power is cut, and how the process dies.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::content::Content;
 use crate::crash::{Crash, KeepNames, Kill, Moment};
@@ -39,9 +40,8 @@ impl World {
         let keep = crash.keep.decide(units.len(), &mut rng);
         let kept: BTreeSet<(u64, u64)> =
             units.into_iter().zip(keep).filter_map(|(unit, keep)| keep.then_some(unit)).collect();
-        let inodes: Vec<u64> = self.inodes.keys().copied().collect();
-        for inode in inodes {
-            self.inode(inode).cut(&kept, tear_bytes);
+        for inode in self.inodes.values_mut().filter(|inode| inode.is_volatile()) {
+            Arc::make_mut(inode).cut(&kept, tear_bytes);
         }
         self.flights.clear();
         self.handles.clear();

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ringlog_disk::{DiskError, DiskErrorKind, Done, FileId, FileName, Flush, Wait};
+use ringlog_disk::{DiskError, DiskErrorKind, Done, FileId, FileName, Flush, Slice, Tag, Wait};
 
 use crate::crash::{Crash, Moment};
 use crate::faults::{Class, Effect, FaultPlan};
@@ -72,9 +72,10 @@ pub(crate) struct Flight {
 pub(crate) struct Finished {
     pub(crate) number: u64,
     pub(crate) result: Result<Done, DiskError>,
-    /// What was read.
-    pub(crate) bytes: Vec<u8>,
 }
+
+/// Where reads of a handle go: the tags and blocks of its operations, by number.
+pub(crate) type Blocks = BTreeMap<u64, (Tag, Vec<Slice>)>;
 
 /// An operation on data as the handle submits it.
 pub(crate) enum DataOp {
@@ -131,7 +132,7 @@ impl World {
     pub(crate) fn close_handle(&mut self, handle: u64) {
         while let Some(at) = self.flights.iter().position(|f| f.handle == handle) {
             let flight = self.flights.remove(at);
-            if self.carry_out(flight).is_none() {
+            if self.carry_out(flight, &mut Blocks::new()).is_none() {
                 return;
             }
         }
@@ -228,7 +229,12 @@ impl World {
     }
 
     /// Completes some of the handle's flights; `None` when the handle is dead.
-    pub(crate) fn reap(&mut self, handle: u64, wait: Wait) -> Option<Vec<Finished>> {
+    pub(crate) fn reap(
+        &mut self,
+        handle: u64,
+        wait: Wait,
+        blocks: &mut Blocks,
+    ) -> Option<Vec<Finished>> {
         self.handles.get(&handle)?;
         let mine = self.flights.iter().filter(|f| f.handle == handle).count();
         let count = match wait {
@@ -243,7 +249,7 @@ impl World {
             let chosen = if self.shuffled { self.rng.index(ready.len()) } else { 0 };
             let Some(at) = ready.get(chosen) else { break };
             let flight = self.flights.remove(*at);
-            match self.carry_out(flight) {
+            match self.carry_out(flight, blocks) {
                 Some(done) => finished.push(done),
                 // The power went off: nobody hears of what was completed just before either.
                 None => return None,
@@ -265,8 +271,8 @@ impl World {
     }
 
     /// Does what a flight is to do; `None` when the power went off at its end.
-    fn carry_out(&mut self, flight: Flight) -> Option<Finished> {
-        let mut bytes = Vec::new();
+    fn carry_out(&mut self, flight: Flight, blocks: &mut Blocks) -> Option<Finished> {
+        let mut bytes: &[u8] = &[];
         let result = match flight.work {
             Work::Refused(error) => Err(error),
             Work::Write { file, write, len, flush, before } => {
@@ -277,20 +283,25 @@ impl World {
                 let covered = Covered { completed_by: Some(before), own: None };
                 self.flush(&file, covered).map(|()| Done::Synced)
             }
-            Work::Read { file, offset, len } => self.read(&file, offset, len).map(|read| {
-                bytes = read;
-                Done::Read(bytes.len())
-            }),
+            Work::Read { file, offset, len } => {
+                let slices = blocks.get_mut(&flight.number).map(|(_, slices)| slices);
+                let block = slices.and_then(|slices| slices.first_mut());
+                let into = block.and_then(|slice| slice.block.get_mut(..len));
+                // Whoever has let go of the block does not look at what was read.
+                let into = into.unwrap_or_default();
+                self.read(&file, offset, into).map(|read| {
+                    bytes = &into[..read];
+                    Done::Read(read)
+                })
+            }
             Work::Name(op) => self.name_op(flight.handle, op),
         };
-        self.trace.mix_sample(&bytes);
+        self.trace.mix_sample(bytes);
         self.trace.event("done", "", &[flight.handle, flight.number, u64::from(result.is_ok())]);
         self.count_down(Moment::Completion);
-        self.handles.contains_key(&flight.handle).then_some(Finished {
-            number: flight.number,
-            result,
-            bytes,
-        })
+        self.handles
+            .contains_key(&flight.handle)
+            .then_some(Finished { number: flight.number, result })
     }
 
     pub(crate) fn strike(&mut self, class: Class, file: Option<&FileName>) -> Option<Effect> {
@@ -359,7 +370,7 @@ impl World {
         }
     }
 
-    fn read(&mut self, file: &OpenFile, offset: u64, len: usize) -> Result<Vec<u8>, DiskError> {
+    fn read(&mut self, file: &OpenFile, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
         self.stats.reads += 1;
         let doing = || format!("read {}", file.name);
         let struck = self.strike(Class::Read, Some(&file.name));
@@ -368,16 +379,15 @@ impl World {
             Some(Effect::Misdirect { by_bytes }) => offset.saturating_add_signed(by_bytes),
             _ => offset,
         };
-        let mut rng = self.rng.clone();
-        let read = self.inode(file.inode).read(offset, len, &mut rng);
-        self.rng = rng;
-        let mut bytes = read.ok_or_else(|| DiskError::from_errno(libc::EIO, doing()))?;
-        if struck == Some(Effect::FlipBit) && !bytes.is_empty() {
-            let bit = self.rng.index(bytes.len() * 8);
-            bytes[bit / 8] ^= 1 << (bit % 8);
+        let inode = self.inodes.entry(file.inode).or_default();
+        let read = inode.read_into(offset, into, &mut self.rng);
+        let read = read.ok_or_else(|| DiskError::from_errno(libc::EIO, doing()))?;
+        if struck == Some(Effect::FlipBit) && read > 0 {
+            let bit = self.rng.index(read * 8);
+            into[bit / 8] ^= 1 << (bit % 8);
         }
-        self.stats.bytes_read += bytes.len() as u64;
-        Ok(bytes)
+        self.stats.bytes_read += read as u64;
+        Ok(read)
     }
 
     /// Drops files that nobody can reach any more.

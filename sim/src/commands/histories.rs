@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ringlog_disk::keep_mappings;
 use ringlog_sim::history::{Memories, Report, Totals, run as run_history};
 
 use super::code;
@@ -68,6 +69,7 @@ fn many(first: u64, end: u64, threads: usize, until_wrong: bool) -> ExitCode {
 }
 
 fn work(next: &AtomicU64, end: u64, until_wrong: bool, sum: &Mutex<(Totals, u64)>) {
+    keep_mappings(32); // or clearing memory is most of the time
     let mut memories = Memories::default();
     let mut totals = Totals::default();
     let mut wrong = 0;
