@@ -28,6 +28,8 @@ mod names;
 pub mod op;
 pub mod options;
 pub mod place;
+#[doc(hidden)]
+pub mod planted;
 pub mod profile;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;

@@ -15,6 +15,8 @@
 //!
 //! A batch is chained to the one before it by that one's header checksum.
 
+use ringlog_disk::planted::{Bug, planted};
+
 use super::bytes::{
     expected_crc, get_u16, get_u32, get_u64, put_u16, put_u32, put_u64, seal_crc, seed_of,
 };
@@ -490,7 +492,8 @@ fn check_frame(
     index: u32,
     stream: StreamId,
 ) -> Result<FrameKind, &'static str> {
-    if expected_crc(frame, 0, seed.of(index)) != get_u32(frame, 0) {
+    let fits = expected_crc(frame, 0, seed.of(index)) == get_u32(frame, 0);
+    if !fits && !planted(Bug::AcceptEveryFrame) {
         return Err("the checksum does not fit");
     }
     if frame[FRAME_HEADER_BYTES + payload_bytes..].iter().any(|byte| *byte != 0) {

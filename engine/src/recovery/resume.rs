@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{BlockPool, Disk, DiskError, DiskErrorKind, Done, FileId, Flush, Op, Slice};
 
 use super::tail::{Part, SCAN_FILE, Tail, Unproven};
@@ -37,7 +38,7 @@ pub(crate) fn resume(
     tail: Tail,
     now_ns: u64,
 ) -> Result<(Start, u64), OpenError> {
-    let epoch = Epoch(manifest.epoch.0 + 1);
+    let epoch = Epoch(manifest.epoch.0 + u64::from(!planted(Bug::SkipEpochBump)));
     let mut resume = Resume { disk, identity: *identity, manifest, epoch, now_ns };
     resume.run(tail)
 }
@@ -138,7 +139,9 @@ impl Resume<'_> {
             self.write_part(entries)?;
         }
         self.manifest.epoch = self.epoch;
-        self.manifest.life_lsn = life_lsn;
+        if !planted(Bug::ForgetFirstLsn) {
+            self.manifest.life_lsn = life_lsn;
+        }
         self.manifest.proven_lsn = proven;
         self.manifest.clean = false;
         self.replace_manifest()?;

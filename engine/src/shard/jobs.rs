@@ -1,6 +1,7 @@
 //! The jobs in the life of segments, step by step: what each has the disk do, and what is so once
 //! it is done. Which job is next, and what comes of a failure, is told in `rotate`.
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{Content, FileId, Flush, Op, Slice};
 
 use super::reclaim::Look;
@@ -110,6 +111,7 @@ impl Shard {
                 let data = vec![Slice { block, len: BLOCK_BYTES }];
                 Op::Write { file: *file, offset: 0, data, flush: Flush::File }
             }
+            (JobKind::List, 0) if planted(Bug::SkipDirectorySync) => return Step::Skip,
             (JobKind::List, 0) => Op::SyncDir,
             (JobKind::List, 1) => {
                 self.list_prepared();
@@ -141,7 +143,7 @@ impl Shard {
                 Op::Replace { name: names::catalogue(number), content }
             }
             (JobKind::Seal { .. } | JobKind::Close { .. }, 2) => {
-                if self.rotation.prepared.is_empty() {
+                if self.rotation.prepared.is_empty() || planted(Bug::SkipDirectorySync) {
                     return Step::Skip;
                 }
                 Op::SyncDir

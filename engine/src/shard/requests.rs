@@ -1,6 +1,7 @@
 //! What handles ask of a shard beside appending: flush, rotate, trim, close.
 
 use ringlog_disk::DiskError;
+use ringlog_disk::planted::{Bug, planted};
 
 use super::Shard;
 use super::retention::{Reason, Wanted};
@@ -98,6 +99,9 @@ impl Shard {
                 return !refused;
             };
             let reply = match one.request {
+                Request::Flush if planted(Bug::AnswerFlushAtWrite) => {
+                    (self.written >= target).then_some(Reply::Done)
+                }
                 Request::Flush => (self.durable >= target).then_some(Reply::Done),
                 Request::Rotate => self.rotation.is_sealed_to(target).then_some(Reply::Done),
                 Request::Trim { .. } | Request::Retain(_) => self.rotation.take_trimmed(one.id),
