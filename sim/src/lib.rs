@@ -17,6 +17,7 @@
 pub mod crash;
 pub mod faults;
 pub mod history;
+pub mod mutants;
 pub mod oracle;
 pub mod rng;
 pub mod watch;

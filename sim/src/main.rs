@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::histories;
+use commands::{histories, mutants};
 
 /// Runs ringlog in a simulated world: one history by its seed, told in words, or many.
 #[derive(Parser)]
@@ -21,12 +21,15 @@ struct Cli {
 
 /// The other suites.
 #[derive(Subcommand)]
-enum Suite {}
+enum Suite {
+    /// Bugs planted on purpose, each of which some layer of the suite must notice.
+    Mutants(mutants::Args),
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.suite {
         None => histories::run(&cli.histories),
-        Some(suite) => match suite {},
+        Some(Suite::Mutants(args)) => mutants::run(&args),
     }
 }

@@ -1,6 +1,7 @@
 //! Histories by their seeds.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,7 +79,17 @@ fn work(next: &AtomicU64, end: u64, until_wrong: bool, sum: &Mutex<(Totals, u64)
         if seed >= end {
             break;
         }
-        let report: Report = run_history(seed, &mut memories, false);
+        let run = AssertUnwindSafe(|| run_history(seed, &mut memories, false));
+        let Ok(report) = catch_unwind(run) else {
+            println!("seed {seed}: it panicked");
+            wrong += 1;
+            memories = Memories::default();
+            if until_wrong {
+                next.store(end, Ordering::Relaxed);
+            }
+            continue;
+        };
+        let report: Report = report;
         totals.add(&report.totals);
         if let Some(what) = report.wrong {
             wrong += 1;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 pub(crate) mod histories;
+pub(crate) mod mutants;
 
 /// Success, if all was well.
 pub(crate) fn code(well: bool) -> ExitCode {

@@ -1,0 +1,193 @@
+//! The suite is itself tested: bugs are planted in the engine, one at a time, and the layers of
+//! the suite run until one of them notices.
+//!
+//! The bugs are listed in `ringlog_disk::planted`. Each runs in processes of their own, which may
+//! hang, abort or forget everything: [`watch`] gives them a limit and ends them with all that they
+//! have started. A process that only hangs has noticed nothing. What has killed a bug the last time
+//! stands in `docs/mutants.md` and is tried first; after that come all [`layers`], in their order.
+//! What has killed something must pass without any bug, or it would prove nothing.
+//!
+//! It may not know how the engine works, nor what a bug does.
+
+pub mod build;
+pub mod layers;
+pub mod table;
+pub mod watch;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use build::Built;
+use layers::{LAYERS, Layer};
+use table::{Killer, Row};
+use watch::End;
+
+/// A layer that is searched as a whole may take as long.
+const SEARCH: Duration = Duration::from_secs(60);
+
+/// What is to be run, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Only these bugs; empty: all.
+    pub only: Vec<String>,
+    /// How long the killing of a bug may take.
+    pub limit: Duration,
+    /// How many bugs run side by side.
+    pub jobs: usize,
+    /// Forgets what has killed a bug the last time.
+    pub search: bool,
+}
+
+/// A bug, as the build that has it tells.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Mutant {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub what: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// A row for each bug that ran, in the order of the list.
+    pub rows: Vec<Row>,
+    /// What fails without any bug.
+    pub unsound: Vec<String>,
+}
+
+impl Summary {
+    /// The bugs that nothing has noticed.
+    pub fn survivors(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.killer.is_none())
+    }
+}
+
+/// Runs the bugs. `say` is told each result as it comes.
+///
+/// # Errors
+/// In words: the build fails, a name is not known, a process cannot be started.
+pub fn run(plan: &Plan, say: &(dyn Fn(&Row) + Sync)) -> Result<Summary, String> {
+    let known = table::read(&root().join(table::FILE))?;
+    let built = Built::new();
+    let all = layers::mutants(&built)?;
+    if let Some(name) = plan.only.iter().find(|name| all.iter().all(|one| one.name != **name)) {
+        return Err(format!("no bug is called {name:?}"));
+    }
+    let wanted: Vec<Mutant> = all
+        .into_iter()
+        .filter(|one| plan.only.is_empty() || plan.only.contains(&one.name))
+        .collect();
+    let recorded = |name: &str| known.iter().find(|row| row.name == name)?.killer.clone();
+    let first: Vec<Option<Killer>> =
+        wanted.iter().map(|mutant| recorded(&mutant.name).filter(|_| !plan.search)).collect();
+    let needed: Vec<&Layer> = LAYERS
+        .iter()
+        .filter(|layer| {
+            let names = |killer: &Option<Killer>| {
+                killer.as_ref().is_none_or(|killer| killer.layer == layer.name)
+            };
+            first.iter().any(names)
+        })
+        .collect();
+    built.prepare(&needed)?;
+
+    let next = AtomicUsize::new(0);
+    let rows: Mutex<Vec<(usize, Result<Row, String>)>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..plan.jobs.clamp(1, 16) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(mutant) = wanted.get(at) else { return };
+                    let row = one(&built, plan, mutant, first[at].as_ref());
+                    if let Ok(row) = &row {
+                        say(row);
+                    }
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).push((at, row));
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by_key(|(at, _)| *at);
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect::<Result<_, _>>()?;
+    let unsound = baseline(&built, plan, &rows)?;
+    Ok(Summary { rows, unsound })
+}
+
+/// Runs one bug until something notices it.
+fn one(built: &Built, plan: &Plan, mutant: &Mutant, first: Option<&Killer>) -> Result<Row, String> {
+    let row = |killer, seconds| Row {
+        name: mutant.name.clone(),
+        what: mutant.what.clone(),
+        killer,
+        seconds,
+    };
+    let attempt = |layer: &Layer, detail: Option<&str>| {
+        built.prepare(&[layer])?;
+        layer.run(built, Some(&mutant.name), detail, plan.limit)
+    };
+    if let Some(killer) = first
+        && let Some(layer) = LAYERS.iter().find(|layer| layer.name == killer.layer)
+    {
+        let ran = attempt(layer, killer.detail.as_deref())?;
+        if let End::Failed(_) = ran.end {
+            return Ok(row(Some(killer.clone()), ran.seconds));
+        }
+    }
+    for layer in LAYERS {
+        let mut ran = built
+            .prepare(&[layer])
+            .and_then(|()| layer.run(built, Some(&mutant.name), None, plan.limit.max(SEARCH)))?;
+        let End::Failed(detail) = ran.end.clone() else { continue };
+        if detail.is_some() {
+            // What was found among many is to be as fast, and as sure, alone.
+            ran = attempt(layer, detail.as_deref())?;
+        }
+        if matches!(ran.end, End::Failed(_)) && ran.seconds <= plan.limit.as_secs_f64() {
+            let killer = Killer { layer: layer.name.to_owned(), detail };
+            return Ok(row(Some(killer), ran.seconds));
+        }
+    }
+    Ok(row(None, 0.0))
+}
+
+/// What has killed a bug must be quiet without one. Gives what is not.
+fn baseline(built: &Built, plan: &Plan, rows: &[Row]) -> Result<Vec<String>, String> {
+    let mut unsound = Vec::new();
+    for layer in LAYERS {
+        let mut details: Vec<Option<&str>> = rows
+            .iter()
+            .filter_map(|row| row.killer.as_ref())
+            .filter(|killer| killer.layer == layer.name)
+            .map(|killer| killer.detail.as_deref())
+            .collect();
+        details.sort_unstable();
+        details.dedup();
+        for detail in details {
+            // Alone, and at leisure: nothing else is to disturb it.
+            let ran = layer.run(built, None, detail, plan.limit * 3)?;
+            let detail = detail.map_or_else(String::new, |detail| format!(", {detail}"));
+            match ran.end {
+                End::Passed => {}
+                // All of a layer may take longer; as far as it came, it was quiet.
+                End::TimedOut if detail.is_empty() => {}
+                End::TimedOut => unsound.push(format!("{}{detail}: takes too long", layer.name)),
+                End::Failed(what) => unsound.push(format!(
+                    "{}{detail}: fails without any bug ({})",
+                    layer.name,
+                    what.as_deref().unwrap_or("no test is named")
+                )),
+            }
+        }
+    }
+    Ok(unsound)
+}
+
+/// The directory of the workspace.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
