@@ -12,13 +12,18 @@
 //! appends, requests, faults and recoveries, each recovery judged. [`watch`] looks over the
 //! engine's shoulder while it runs.
 //!
+//! Beside that world, [`live`] and [`powercut`] take the real log on the real kernel: they kill its
+//! process, and the power of the disk below its file system.
+//!
 //! The world and the oracle may not know the engine or its format; `history` and `watch` do.
 
 pub mod crash;
 pub mod faults;
 pub mod history;
+pub mod live;
 pub mod mutants;
 pub mod oracle;
+pub mod powercut;
 pub mod rng;
 pub mod watch;
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{histories, mutants};
+use commands::{histories, kills, mutants, power_cuts};
+use ringlog_sim::live::agent;
 
 /// Runs ringlog in a simulated world: one history by its seed, told in words, or many.
 #[derive(Parser)]
@@ -24,6 +25,11 @@ struct Cli {
 enum Suite {
     /// Bugs planted on purpose, each of which some layer of the suite must notice.
     Mutants(mutants::Args),
+    PowerCuts(power_cuts::Args),
+    Kills(kills::Args),
+    /// One life of a log, as kills and power-cuts start it.
+    #[command(hide = true)]
+    Agent(agent::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,5 +37,8 @@ fn main() -> ExitCode {
     match cli.suite {
         None => histories::run(&cli.histories),
         Some(Suite::Mutants(args)) => mutants::run(&args),
+        Some(Suite::PowerCuts(args)) => power_cuts::run(&args),
+        Some(Suite::Kills(args)) => kills::run(&args),
+        Some(Suite::Agent(args)) => agent::run(&args),
     }
 }

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 pub(crate) mod histories;
+pub(crate) mod kills;
 pub(crate) mod mutants;
+pub(crate) mod power_cuts;
 
 /// Success, if all was well.
 pub(crate) fn code(well: bool) -> ExitCode {
