@@ -79,19 +79,22 @@ for signal in INT TERM; do
     run=$!
     set +m
     # In the middle of it: an agent runs on the mounted disk.
-    for _ in $(seq 1000); do
-        if pgrep -f "agent --dir $scratch/" >/dev/null; then break; fi
-        sleep 0.01
+    seen=
+    for _ in $(seq 3000); do
+        if pgrep -f "agent --dir $scratch/" >/dev/null; then
+            seen=yes
+            break
+        fi
+        sleep 0.02
     done
-    pgrep -f "agent --dir $scratch/" >/dev/null || echo "no agent was seen" >&2
     kill -s "$signal" "$run"
     wait "$run" || status=$?
-    case "$signal $status" in
-    "INT 130" | "TERM 143") ;;
+    case "$seen $signal $status" in
+    "yes INT 130" | "yes TERM 143") ;;
     *)
         cat "$scratch.log" >&2
         rm -f "$scratch.log"
-        echo "SIG$signal ended it with status $status" >&2
+        echo "SIG$signal ended it with status $status (an agent was seen: ${seen:-no})" >&2
         exit 1
         ;;
     esac

@@ -81,7 +81,7 @@ impl Appended {
 #[test]
 fn everything_is_good() {
     let log = appended(30);
-    for survives in [Survives::Memory, Survives::Written, Survives::Synced, Survives::Nothing] {
+    for survives in [Survives::Written, Survives::Synced, Survives::Nothing] {
         let findings = log.judge(log.journal(), survives, &log.records);
         assert!(findings.good(), "{findings}: {:?}", findings.words);
     }

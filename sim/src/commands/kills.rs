@@ -26,8 +26,8 @@ pub(crate) struct Args {
     /// The logs are made below this directory [default: RINGLOG_TEST_DIR, else the temporary one].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Be wrong on purpose, and judge as if memory outlived its process: exit code 0 means that this
-    /// was noticed.
+    /// Be wrong on purpose, and put an older copy of the log back: exit code 0 means that the loss was
+    /// noticed.
     #[arg(long)]
     control: bool,
     /// The command-line tool; without, `ringlog` beside this program.

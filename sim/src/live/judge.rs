@@ -18,9 +18,6 @@ use super::plan::{AppendId, LifePlan, LogPlan, RecordId};
 /// What a life's end leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Survives {
-    /// Every record that was acknowledged, as if memory outlived its process: a claim that must be
-    /// found wrong.
-    Memory,
     /// Written and synced records: the process was killed.
     Written,
     /// Synced ones: the power went off, or a write or flush failed.
@@ -145,7 +142,7 @@ impl Judge {
             log: LogPlan::of(seed),
             known: BTreeMap::new(),
             since: Vec::new(),
-            survives: Survives::Memory,
+            survives: Survives::Written,
             in_flight_kept: 0,
         }
     }
@@ -190,7 +187,7 @@ impl Judge {
         self.holes(found, &mut findings);
         self.known = found.seen.iter().map(|(name, seen)| (name.clone(), known(seen))).collect();
         self.since.clear();
-        self.survives = Survives::Memory;
+        self.survives = Survives::Written;
         findings
     }
 
@@ -312,7 +309,6 @@ impl OneStream<'_> {
                 Survives::Nothing => false,
                 _ if ack.flushed => true,
                 Survives::Synced => what.durability == Durability::Synced,
-                Survives::Memory => true,
                 Survives::Written => what.durability >= Durability::Written,
             };
             for index in 0..what.records {

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::child::{Programs, Running, Stop, Trouble, failed};
+use super::child::{Programs, Running, Stop, Trouble, failed, run as run_command};
 use super::journal::{Journal, Stage};
 use super::judge::{Findings, Judge, Survives};
 use super::plan::Life;
@@ -32,7 +33,7 @@ pub struct Settings {
     pub seed: u64,
     /// The logs are made below this directory, and removed.
     pub dir: PathBuf,
-    /// Be wrong on purpose: judge as if memory outlived its process, to see that the suite can fail.
+    /// Be wrong on purpose, to see that the suite can fail: put an older copy of the log back.
     pub control: bool,
     /// Tell each life.
     pub verbose: bool,
@@ -184,6 +185,26 @@ struct OneLog<'a> {
 }
 
 impl OneLog<'_> {
+    /// The copy that the control makes.
+    fn copy(&self) -> PathBuf {
+        self.dir.with_extension("copy")
+    }
+
+    fn keep_copy(&self) -> Result<(), Trouble> {
+        if self.dir.exists() && !self.copy().exists() {
+            run_command(Command::new("cp").arg("-a").arg(self.dir).arg(self.copy()), LIMIT)?;
+        }
+        Ok(())
+    }
+
+    fn put_back(&self) -> Result<(), Trouble> {
+        if self.copy().exists() {
+            run_command(Command::new("rm").arg("-r").arg(self.dir), LIMIT)?;
+            run_command(Command::new("mv").arg(self.copy()).arg(self.dir), LIMIT)?;
+        }
+        Ok(())
+    }
+
     fn next_life(&mut self) -> Life {
         self.lives += 1;
         Life { seed: self.seed, number: self.lives }
@@ -191,6 +212,9 @@ impl OneLog<'_> {
 
     fn life(&mut self, report: &mut Report) -> Result<(), Trouble> {
         let blocking = self.lives.is_multiple_of(2);
+        if self.settings.control {
+            self.keep_copy()?;
+        }
         if self.rng.index(5) == 0 {
             // What the life before left must be judged first: the tool does not tell what it finds.
             self.look(blocking, report)?;
@@ -300,8 +324,11 @@ impl OneLog<'_> {
         *report.by_io.entry(journal.io().to_owned()).or_default() += 1;
         report.acknowledged += journal.acknowledged;
         report.rewritten += journal.rewritten;
-        let control = self.settings.control;
-        self.judge.ended(journal, if control { Survives::Memory } else { Survives::Written });
+        let lost = journal.acknowledged;
+        self.judge.ended(journal, Survives::Written);
+        if self.settings.control && lost > 0 {
+            self.put_back()?;
+        }
         Ok(())
     }
 
