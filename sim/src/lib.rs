@@ -19,11 +19,13 @@
 
 pub mod crash;
 pub mod faults;
+pub mod fuzz;
 pub mod history;
 pub mod live;
 pub mod mutants;
 pub mod oracle;
 pub mod powercut;
+pub mod reference;
 pub mod rng;
 pub mod watch;
 

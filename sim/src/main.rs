@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{histories, kills, mutants, power_cuts};
+use commands::{fuzz, histories, kills, mutants, power_cuts};
 use ringlog_sim::live::agent;
 
 /// Runs ringlog in a simulated world: one history by its seed, told in words, or many.
@@ -30,6 +30,8 @@ enum Suite {
     /// One life of a log, as kills and power-cuts start it.
     #[command(hide = true)]
     Agent(agent::Args),
+    /// The fuzz targets without a fuzzer: seeds, replay, random inputs.
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,5 +42,6 @@ fn main() -> ExitCode {
         Some(Suite::PowerCuts(args)) => power_cuts::run(&args),
         Some(Suite::Kills(args)) => kills::run(&args),
         Some(Suite::Agent(args)) => agent::run(&args),
+        Some(Suite::Fuzz(args)) => fuzz::run(&args),
     }
 }

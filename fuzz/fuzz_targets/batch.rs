@@ -1,0 +1,4 @@
+//! See `ringlog_sim::fuzz::batch`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringlog_sim::fuzz::batch(data));

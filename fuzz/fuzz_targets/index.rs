@@ -1,0 +1,4 @@
+//! See `ringlog_sim::fuzz::index`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringlog_sim::fuzz::index(data));
