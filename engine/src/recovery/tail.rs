@@ -269,7 +269,7 @@ impl Scan<'_> {
             if !clean_end {
                 // The rest of this segment may still hold a header that proves something.
                 let from = stop.file_offset + BLOCK_BYTES as u64;
-                self.look_for_proof(segment, &mut window, from, base.0)?;
+                self.look_for_proof(segment, &mut window, from, Some(base.0))?;
             }
             self.close(window)?;
             let next = match clean_end {
@@ -437,11 +437,11 @@ impl Scan<'_> {
                     self.close(window)?;
                     return Ok(NextSegment::Joins);
                 }
-                self.told_durable = self.told_durable.max(header.durable_lsn);
                 self.tail.behind.push((segment, header.lsn));
-                let from = SEGMENT_HEADER_BYTES + BLOCK_BYTES as u64;
-                self.look_for_proof(segment, &mut window, from, header.lsn.0)?;
             }
+            // Also where its first batch cannot be read: those behind it may prove that it was
+            // durable.
+            self.look_for_proof(segment, &mut window, SEGMENT_HEADER_BYTES, None)?;
             self.close(window)?;
         }
         Ok(NextSegment::DoesNotJoin)
@@ -468,23 +468,30 @@ impl Scan<'_> {
     }
 
     /// Looks at every block for the header of a batch of this segment, and keeps the largest
-    /// durable LSN that one tells of.
+    /// durable LSN that one tells of. `base`: where the segment begins; the first header tells it
+    /// where nothing else does.
     fn look_for_proof(
         &mut self,
         segment: SegmentId,
         window: &mut Window,
         from: u64,
-        base: u64,
+        mut base: Option<u64>,
     ) -> Result<(), OpenError> {
         let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
         let mut offset = from;
         while offset < self.identity.segment_bytes {
             let block = window.get(self.disk, offset, BLOCK_BYTES)?;
             let Some(bytes) = block.get(..BATCH_HEADER_BYTES) else { break };
-            let lsn = Lsn(base.saturating_add(offset - SEGMENT_HEADER_BYTES));
-            if let Ok((header, _)) = BatchHeader::decode(bytes, seed, lsn)
+            let before = offset - SEGMENT_HEADER_BYTES;
+            let lsn = match base {
+                Some(base) => base.saturating_add(before),
+                None => crate::format::bytes::get_u64(bytes, 8),
+            };
+            if let Ok((header, _)) = BatchHeader::decode(bytes, seed, Lsn(lsn))
                 && epoch_fits(self.manifest, &header)
+                && let Some(begins) = lsn.checked_sub(before)
             {
+                base = Some(begins);
                 self.told_durable = self.told_durable.max(header.durable_lsn);
                 self.behind += u64::from(header.stored_bytes);
             }
