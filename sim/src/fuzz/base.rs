@@ -38,6 +38,8 @@ pub(super) struct Base {
     pub(super) manifest: Vec<u8>,
     /// Everything before this is durable, the manifest says.
     pub(super) proven: u64,
+    /// So many of the donors are no newer than this base.
+    pub(super) donors: usize,
     /// What a reader finds.
     pub(super) found: ReadBack,
 }
@@ -244,8 +246,9 @@ impl<'a> Life<'a> {
         let again = world.fork();
         let found = read_all(&again, &open_as(&again, self.identity).expect("it opens"));
         assert_eq!(found.errors, 0, "a base is sound");
-        self.bases.all.push(Base { world, files, manifest, proven, found });
         self.keep_donors();
+        let donors = self.bases.donors.len();
+        self.bases.all.push(Base { world, files, manifest, proven, donors, found });
     }
 
     fn keep_donors(&mut self) {

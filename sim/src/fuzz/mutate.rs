@@ -17,6 +17,8 @@ pub(super) struct Damage {
     pub(super) forged: bool,
     /// An index was forged: it may hide what it should lead to.
     pub(super) forged_index: bool,
+    /// Bytes come from a time that this log has not seen.
+    pub(super) from_the_future: bool,
     /// A sector cannot be read.
     pub(super) unreadable: bool,
 }
@@ -66,7 +68,8 @@ fn operation(
     let what = input.u8();
     let Some((name, at)) = place(world, base, input) else { return };
     let block = at / BLOCK * BLOCK;
-    let mut tell = |text: &str| damage.story.push(format!("{text} {name} at {at}"));
+    let Damage { story, .. } = damage;
+    let mut tell = |text: &str| story.push(format!("{text} {name} at {at}"));
     match what % if forges { 24 } else { 16 } {
         0 | 1 if world.read(&name).is_empty() => {}
         0 => {
@@ -105,12 +108,13 @@ fn operation(
             world.duplicate(&name, &other);
         }
         7 | 8 => {
-            let same = |(donor, _): &&(String, Vec<u8>)| *donor == name;
-            let donors: Vec<_> = bases.donors.iter().filter(same).collect();
+            let same = |(_, (donor, _)): &(usize, &(String, Vec<u8>))| *donor == name;
+            let donors: Vec<_> = bases.donors.iter().enumerate().filter(same).collect();
             if donors.is_empty() {
                 return;
             }
-            let (_, donor) = donors[input.below(donors.len())];
+            let (number, (_, donor)) = donors[input.below(donors.len())];
+            damage.from_the_future |= number >= base.donors;
             if what % 16 == 7 {
                 tell("an older or newer state of");
                 world.put(&name, donor);
@@ -159,7 +163,9 @@ fn operation(
         }
         15 => {
             tell("half a block in");
-            let (donor, bytes) = &bases.donors[input.below(bases.donors.len())];
+            let number = input.below(bases.donors.len());
+            let (donor, bytes) = &bases.donors[number];
+            damage.from_the_future |= number >= base.donors;
             tell(&format!("… of {donor}, to"));
             let half = bytes.get(block..block + 512 * usize::from(input.u8() % 8));
             world.overwrite(&name, block as u64, half.unwrap_or_default());
@@ -197,7 +203,7 @@ fn forge(world: &SimWorld, name: &str, at: usize, value: &[u8]) {
             for from in starts.take(4) {
                 let block = &mut file[from..];
                 match block.get(..4) {
-                    Some(b"RLb1") => {
+                    Some(b"RLb1") if block.len() >= reference::HEADER_BYTES => {
                         let stored = get_u32(block, 44) as usize;
                         let end = stored.clamp(reference::HEADER_BYTES, block.len());
                         reseal_batch(&mut block[..end], 0, Some(seed));

@@ -166,7 +166,7 @@ pub fn catalogue(file: &[u8], log: &[u8; 16], shard: u16, number: u64) -> Result
     let mut left = envelope(file, b"RLc1")?;
     let damaged = Bad::Damaged("fields of a catalogue part");
     let head = take(&mut left, 32).ok_or(damaged)?;
-    if head[..16] != log[..] || u64_at(head, 16) != shard.into() || u64_at(head, 24) != number {
+    if head[..16] != log[..] || u64_at(head, 16) != u64::from(shard) || u64_at(head, 24) != number {
         return Err(Bad::Damaged("a catalogue part of something else"));
     }
     let mut entries = Vec::new();
