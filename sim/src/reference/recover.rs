@@ -232,7 +232,7 @@ fn unsealed(
         if manifest.clean && end == manifest.proven_lsn {
             break; // nothing behind the exact end is looked at
         }
-        proof = proof.max(proof_in(shard, *segment, manifest, Some(base)));
+        proof = proof.max(proof_in(shard, *segment, manifest, Some((base, end))));
         let mut joins = false;
         for (nth, later) in list[at + 1..].iter().enumerate() {
             let first = batch_at(shard, *later, BLOCK as u64, end);
@@ -269,17 +269,24 @@ fn unsealed(
 }
 
 /// The largest durable LSN that a header in a segment tells. Where the segment begins is told by the
-/// first header that there is, if nobody else knows.
-fn proof_in(shard: &Shard, segment: u64, manifest: &Manifest, mut base: Option<u64>) -> u64 {
+/// first header that there is, if nobody else knows. What the header at the end itself says is not
+/// asked: it can prove nothing beyond the end.
+fn proof_in(
+    shard: &Shard,
+    segment: u64,
+    manifest: &Manifest,
+    base_and_end: Option<(u64, u64)>,
+) -> u64 {
     let Some(file) = file(shard, segment) else { return 0 };
     let seed = header_seed(&shard.log, shard.number, segment);
-    let mut proof = 0;
+    let (mut proof, mut base) = (0, base_and_end.map(|(base, _)| base));
     let bytes = &file[..file.len().min(shard.segment_bytes as usize)];
     for (block, bytes) in bytes.chunks(BLOCK).enumerate().skip(1) {
         let before = (block as u64 - 1) * BLOCK as u64;
         let Ok(header) = header(bytes, seed) else { continue };
         let here = header.lsn.checked_sub(before);
         if here.is_some()
+            && base_and_end.is_none_or(|(_, end)| header.lsn != end)
             && base.is_none_or(|base| here == Some(base))
             && epoch_fits(manifest, header.lsn, header.epoch)
         {
