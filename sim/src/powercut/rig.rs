@@ -22,7 +22,7 @@ use crate::Rng;
 use crate::live::child::{Programs, Running, Stop, Trouble, failed, run as run_command};
 use crate::live::journal::{Journal, Stage};
 use crate::live::judge::{Judge, Survives};
-use crate::live::plan::Life;
+use crate::live::plan::{Life, LogPlan};
 
 /// How long a life may take for anything: then it hangs.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -51,6 +51,8 @@ pub struct Settings {
     pub until: Option<Instant>,
     /// Decides everything that is decided by chance.
     pub seed: u64,
+    /// Only disks with this seed, as a finding names it.
+    pub disk: Option<u64>,
     /// On which file systems, in turn.
     pub file_systems: Vec<FileSystem>,
     /// Be wrong on purpose.
@@ -126,7 +128,7 @@ impl<'a> Rig<'a> {
         while !self.done(report) {
             let file_system = self.settings.file_systems[chains % self.settings.file_systems.len()];
             chains += 1;
-            let seed = rng.next_u64() >> 16;
+            let seed = self.settings.disk.unwrap_or(rng.next_u64() >> 16);
             match self.chain(file_system, seed, report) {
                 // Nor does a file system survive a disk that flushes nothing.
                 Err(Trouble::Failed(_)) if self.settings.control == Some(Control::NoFlush) => {}
@@ -298,7 +300,12 @@ impl<'a> Rig<'a> {
         }
         match drawn {
             0 | 1 => Fault::FailWrites,
-            2 | 3 => Fault::FailFlushes { drop: chain.rng.coin() },
+            // A disk that drops its cache when one shard's flush fails drops what the other shards
+            // have written as well, and their next flush succeeds: shards fail one by one, so this
+            // is more than a log of several shards promises.
+            2 | 3 => {
+                Fault::FailFlushes { drop: LogPlan::of(chain.seed).shards == 1 && chain.rng.coin() }
+            }
             4 | 5 => Fault::Lie,
             _ => Fault::Cut,
         }
