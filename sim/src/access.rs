@@ -86,7 +86,7 @@ impl SimWorld {
         Self::new(&WorldOptions { seed, ..WorldOptions::default() })
     }
 
-    fn from_state(world: World) -> Self {
+    pub(crate) fn from_state(world: World) -> Self {
         Self(Arc::new(Mutex::new(world)))
     }
 
@@ -101,6 +101,11 @@ impl SimWorld {
     #[must_use]
     pub fn fork(&self) -> Self {
         Self::from_state(self.lock().clone())
+    }
+
+    /// From here on, what happens is not traced any more: nobody will compare it.
+    pub(crate) fn mute(&self) {
+        self.lock().trace.mute();
     }
 
     /// From here on, chance goes another way: so forks of one state can part.
@@ -203,6 +208,11 @@ impl SimWorld {
         let world = self.lock();
         let len = |inode| world.inodes.get(&inode).map_or(0, |i| i.len());
         world.names.iter().map(|(name, inode)| (name.to_string(), len(inode))).collect()
+    }
+
+    /// Whether there is a file of this name.
+    pub fn exists(&self, name: &str) -> bool {
+        self.lock().names.get(&file_name(name)).is_some()
     }
 
     /// The content that a reader sees now. Sectors in flight show either state; a file with an

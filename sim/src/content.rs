@@ -69,6 +69,17 @@ impl Content {
         self.len = len;
     }
 
+    /// Shows each sector of what is stored: where it begins, and its bytes.
+    pub(crate) fn sectors(&self, mut each: impl FnMut(u64, &[u8])) {
+        for (page, bytes) in &self.pages {
+            let start = page * PAGE_BYTES as u64;
+            for (at, sector) in (0..).step_by(512).zip(bytes.chunks(512)) {
+                let end = self.len.saturating_sub(start + at).min(512) as usize;
+                each(start + at, &sector[..end]);
+            }
+        }
+    }
+
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut all = vec![0; self.len as usize];
         self.read(0, &mut all);

@@ -9,6 +9,7 @@
 //! the entries over the media one after another gives what a reader sees.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::content::Content;
@@ -47,6 +48,22 @@ impl Write {
     /// area of `tear_bytes` within the file.
     fn units(&self, tear_bytes: u64) -> impl Iterator<Item = (u64, usize)> + '_ {
         self.live_sectors().map(move |i| (self.sector(i).0 / tear_bytes, i))
+    }
+}
+
+/// A sector of a write that was on its way to the media.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    /// The number of its write.
+    pub(crate) write: u64,
+    pub(crate) offset: u64,
+    all: Arc<[u8]>,
+    range: Range<usize>,
+}
+
+impl Taken {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.all[self.range.clone()]
     }
 }
 
@@ -197,6 +214,25 @@ impl Inode {
                 }
             }
         }
+    }
+
+    /// Takes away everything that is on its way, in the order in which it would take effect.
+    pub(crate) fn take_sectors(&mut self) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        for write in std::mem::take(&mut self.writes) {
+            for index in write.live_sectors() {
+                let start = index * SECTOR_BYTES as usize;
+                let end = (start + SECTOR_BYTES as usize).min(write.bytes.len());
+                let (all, offset) = (Arc::clone(&write.bytes), write.sector(index).0);
+                taken.push(Taken { write: write.id, offset, all, range: start..end });
+            }
+        }
+        taken
+    }
+
+    /// Puts on the media what was taken.
+    pub(crate) fn put_sector(&mut self, sector: &Taken) {
+        self.media.write(sector.offset, sector.bytes());
     }
 
     /// Reads what a reader sees; of a write in flight, any sectors. `None` when a sector cannot be

@@ -18,6 +18,8 @@
 //! The world and the oracle may not know the engine or its format; `history` and `watch` do.
 
 pub mod crash;
+pub mod crash_states;
+pub mod cuts;
 pub mod faults;
 pub mod fuzz;
 pub mod history;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{fuzz, histories, kills, mutants, power_cuts};
+use commands::{crash_states, fuzz, histories, kills, mutants, power_cuts};
 use ringlog_sim::live::agent;
 
 /// Runs ringlog in a simulated world: one history by its seed, told in words, or many.
@@ -32,6 +32,8 @@ enum Suite {
     Agent(agent::Args),
     /// The fuzz targets without a fuzzer: seeds, replay, random inputs.
     Fuzz(fuzz::Args),
+    /// Every state that a power cut may leave of small workloads, recovered and judged.
+    CrashStates(crash_states::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,5 +45,6 @@ fn main() -> ExitCode {
         Some(Suite::Kills(args)) => kills::run(&args),
         Some(Suite::Agent(args)) => agent::run(&args),
         Some(Suite::Fuzz(args)) => fuzz::run(&args),
+        Some(Suite::CrashStates(args)) => crash_states::run_suite(&args),
     }
 }

@@ -162,10 +162,10 @@ impl World {
     fn close(&mut self, handle: u64, file: FileId) -> Done {
         self.stats.closes += 1;
         self.trace.event("close", "", &[u64::from(file.0)]);
-        if let Some(handle) = self.handles.get_mut(&handle) {
-            handle.files.remove(&file);
+        let closed = self.handles.get_mut(&handle).and_then(|handle| handle.files.remove(&file));
+        if let Some(OpenFile { inode, .. }) = closed {
+            self.forget_if_unused(inode);
         }
-        self.forget_unused();
         Done::Closed
     }
 

@@ -343,6 +343,11 @@ impl Ledger {
         verdict
     }
 
+    /// Whether trims of streams were asked for, or found.
+    pub fn knows_trims(&self) -> bool {
+        !self.stream_trims.is_empty()
+    }
+
     /// How many appends may still be there.
     pub fn live_appends(&self) -> usize {
         self.live.len()

@@ -139,7 +139,7 @@ impl World {
     }
 
     /// An operation that the cut found in the middle.
-    fn begin_name_op(&mut self, op: NameOp, rng: &mut Rng) {
+    pub(crate) fn begin_name_op(&mut self, op: NameOp, rng: &mut Rng) {
         match op {
             NameOp::Create { name, bytes, .. } if self.names.get(&name).is_none() => {
                 let len = rng.below(bytes / 512 + 1) * 512;

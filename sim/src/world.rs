@@ -398,6 +398,18 @@ impl World {
         self.inodes.retain(|inode, _| used.contains(inode));
     }
 
+    /// The same for one file.
+    pub(crate) fn forget_if_unused(&mut self, inode: u64) {
+        let mut open = self.handles.values().flat_map(|h| h.files.values().map(|f| f.inode));
+        let mut late = self.late.iter().map(|(inode, _)| *inode);
+        let is_used = self.names.inodes().any(|named| named == inode)
+            || open.any(|open| open == inode)
+            || late.any(|late| late == inode);
+        if !is_used {
+            self.inodes.remove(&inode);
+        }
+    }
+
     /// How much room files take: those with a name, and those that are open.
     pub(crate) fn used_bytes(&self) -> u64 {
         let open = self.handles.values().flat_map(|h| h.files.values().map(|f| f.inode));
