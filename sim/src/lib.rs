@@ -17,6 +17,7 @@
 //!
 //! The world and the oracle may not know the engine or its format; `history` and `watch` do.
 
+pub mod bit_flips;
 pub mod crash;
 pub mod crash_states;
 pub mod cuts;

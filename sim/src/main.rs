@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{crash_states, fuzz, histories, kills, mutants, power_cuts};
+use commands::{bit_flips, crash_states, fuzz, histories, kills, mutants, power_cuts};
 use ringlog_sim::live::agent;
 
 /// Runs ringlog in a simulated world: one history by its seed, told in words, or many.
@@ -23,6 +23,8 @@ struct Cli {
 /// The other suites.
 #[derive(Subcommand)]
 enum Suite {
+    /// Every bit of a closed log flipped once: nothing silent, nothing wrong.
+    BitFlips(bit_flips::Args),
     /// Bugs planted on purpose, each of which some layer of the suite must notice.
     Mutants(mutants::Args),
     PowerCuts(power_cuts::Args),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Some(Suite::Kills(args)) => kills::run(&args),
         Some(Suite::Agent(args)) => agent::run(&args),
         Some(Suite::Fuzz(args)) => fuzz::run(&args),
+        Some(Suite::BitFlips(args)) => bit_flips::run_suite(&args),
         Some(Suite::CrashStates(args)) => crash_states::run_suite(&args),
     }
 }
