@@ -10,18 +10,17 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use crossbeam_queue::ArrayQueue;
 
 use crate::op::{DiskError, DiskErrorKind};
+use crate::sync::ArrayQueue;
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Blocks begin at multiples of this: enough for every direct-I/O alignment in use.
 pub const BLOCK_ALIGN_BYTES: usize = 4096;
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Distinguishes pools, so that a disk can find the registered buffer of a block.
-static NEXT_POOL_ID: AtomicU32 = AtomicU32::new(0);
+static NEXT_POOL_ID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 struct Arena {
     id: u32,
@@ -34,6 +33,9 @@ struct Arena {
     /// One more free block, or [`NONE`]: one that came back lately, so that a user of one block at a
     /// time has memory that the caches still hold, instead of going around in the whole pool.
     warm: AtomicU32,
+    /// Tells loom who touches which block.
+    #[cfg(loom)]
+    touched: Vec<loom::cell::UnsafeCell<()>>,
 }
 
 /// No block.
@@ -170,6 +172,8 @@ impl BlockPool {
             huge_pages_advised,
             free,
             warm: AtomicU32::new(NONE),
+            #[cfg(loom)]
+            touched: (0..count).map(|_| loom::cell::UnsafeCell::new(())).collect(),
         })))
     }
 
@@ -246,6 +250,8 @@ impl Deref for Block {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        #[cfg(loom)]
+        self.arena.touched[self.index as usize].with(|_| ());
         // SAFETY: the range lies inside the mapping, is initialised (anonymous memory begins as
         // zeros), and this block is its only owner.
         unsafe { std::slice::from_raw_parts(self.start(), self.arena.block_bytes) }
@@ -254,6 +260,8 @@ impl Deref for Block {
 
 impl DerefMut for Block {
     fn deref_mut(&mut self) -> &mut [u8] {
+        #[cfg(loom)]
+        self.arena.touched[self.index as usize].with_mut(|_| ());
         // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start(), self.arena.block_bytes) }
     }

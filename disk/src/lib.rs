@@ -22,6 +22,10 @@ pub mod dir;
 mod direct;
 mod event;
 pub mod floor;
+#[cfg(not(loom))]
+pub mod futex;
+#[cfg(loom)]
+#[path = "futex_loom.rs"]
 pub mod futex;
 pub mod memory;
 mod names;
@@ -33,6 +37,8 @@ pub mod planted;
 pub mod profile;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
+#[doc(hidden)]
+pub mod sync;
 mod sys;
 pub mod uring;
 pub mod waker;
@@ -62,6 +68,8 @@ pub use waker::Waker;
 mod disk_tests;
 #[cfg(test)]
 mod kernel_tests;
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(test)]
 mod mark_tests;
 #[cfg(test)]

@@ -6,13 +6,14 @@
 //! of this crate.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::Event;
 use crate::futex;
 use crate::op::DiskError;
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
 const AWAKE: u32 = 0;
 const NOTIFIED: u32 = 1;

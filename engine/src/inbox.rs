@@ -17,10 +17,11 @@
 //! their order; nothing is pushed once the inbox is shut and each slot was locked afterwards; the
 //! queue has room for every block, so what bounds the producers is memory for blocks.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use ringlog_disk::sync::ordered::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use ringlog_disk::sync::{Mutex, MutexGuard, OnceLock};
 use ringlog_disk::{BlockPool, DiskError, DiskErrorKind, Waker, futex};
 
 use crate::chunk::{Chunk, chunk_capacity};
@@ -152,6 +153,7 @@ impl Inbox {
 
     /// The slot of the calling thread.
     pub fn slot_of_this_thread() -> usize {
+        use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         thread_local! {
             static SLOT: usize = NEXT.fetch_add(1, Ordering::Relaxed) as usize % SLOTS;

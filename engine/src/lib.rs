@@ -34,6 +34,8 @@ mod index;
 pub mod limits;
 mod live;
 mod log;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod names;
 mod observe;
 mod open;

@@ -2,11 +2,12 @@
 //! how those who wait for more are woken.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use ringlog_disk::sync::ordered::{AtomicU32, AtomicU64, Ordering};
+use ringlog_disk::sync::{Mutex, OnceLock, RwLock};
 use ringlog_disk::{DiskError, futex};
 
 use crate::ids::{Lsn, Offset, StreamId};

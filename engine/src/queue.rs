@@ -1,7 +1,7 @@
 //! The bounded lock-free queue from producers to the writer. The one place that knows which queue
 //! it is.
 
-use crossbeam_queue::ArrayQueue;
+use ringlog_disk::sync::ArrayQueue;
 
 use crate::chunk::Chunk;
 

@@ -8,10 +8,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use ringlog_disk::sync::ordered::{AtomicU32, Ordering};
+use ringlog_disk::sync::{Mutex, OnceLock};
 
 use crate::error::ReceiptError;
 use crate::format::batch::Run;
