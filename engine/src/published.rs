@@ -170,6 +170,14 @@ impl Published {
         Some((segment, list.get(at + 1).map(|next| next.base_lsn)))
     }
 
+    /// Where the first segment begins that lies behind the one with this base, which may have been
+    /// trimmed.
+    pub(crate) fn next_base(&self, base: Lsn) -> Option<Lsn> {
+        let list = self.segments();
+        let behind = list.partition_point(|segment| segment.base_lsn <= base);
+        list.get(behind).map(|next| next.base_lsn)
+    }
+
     /// Where the log begins.
     pub(crate) fn first_lsn(&self) -> Option<Lsn> {
         self.segments().first().map(|segment| segment.base_lsn)

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{BlockPool, Disk, DiskError, DiskErrorKind, Done, FileId, Flush, Op, Slice};
 
-use super::tail::{Part, SCAN_FILE, Tail, Unproven};
-use super::{Effects, Identity, ask, list_files};
+use super::tail::{Part, SCAN_FILE, Tail, Unproven, differs};
+use super::{Effects, Identity, ask, list_files, read_effects};
 use crate::error::OpenError;
 use crate::format::batch::{BatchKind, HeaderSeed};
 use crate::format::catalogue::{self, CatalogueEntry};
@@ -251,6 +251,10 @@ impl Resume<'_> {
             let mut block = pool.take().ok_or_else(out_of_blocks)?;
             self.read_batch(&mut source, segment, file_offset, &mut block[..stored as usize])?;
             self.pause_source(&mut source);
+            // It was whole when it was read the first time; what is written again is the only copy.
+            if read_effects(&header, &block[..stored as usize], &self.identity).is_err() {
+                return Err(differs(segment, file_offset));
+            }
             let Some(part) = fresh.last_mut() else { continue };
             header.epoch = self.epoch;
             header.durable_lsn = tail.proven;

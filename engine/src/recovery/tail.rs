@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ringlog_disk::planted::{Bug, planted};
-use ringlog_disk::{BlockPool, Disk, DiskErrorKind, Done, FileId, Op};
+use ringlog_disk::{BlockPool, Disk, DiskError, DiskErrorKind, Done, FileId, Op};
 
 use super::table::{Decision, Found, NextSegment, Proof, decide};
 use super::watch::{Share, Watch};
@@ -264,7 +264,7 @@ impl Scan<'_> {
                     return self.damaged(corruption);
                 }
             };
-            let stop = self.batches(segment, &mut window)?;
+            let stop = self.end_of(segment, &mut window)?;
             let clean_end = self.manifest.clean && self.tail.end == self.manifest.proven_lsn;
             if !clean_end {
                 // The rest of this segment may still hold a header that proves something.
@@ -371,11 +371,28 @@ impl Scan<'_> {
         }
     }
 
-    /// Takes batches as long as they validate.
-    fn batches(&mut self, segment: SegmentId, window: &mut Window) -> Result<Stop, OpenError> {
+    /// Takes batches as long as they validate. Where they stop is read twice: what is cut there is
+    /// written over later, and a disk that gave wrong bytes once may not be believed about that.
+    fn end_of(&mut self, segment: SegmentId, window: &mut Window) -> Result<Stop, OpenError> {
+        let base = self.tail.end;
+        let first = self.batches(segment, base, window)?;
+        window.drop_all(self.disk);
+        let stop = self.batches(segment, base, window)?;
+        match stop.file_offset == first.file_offset {
+            true => Ok(stop),
+            false => Err(differs(segment, first.file_offset)),
+        }
+    }
+
+    /// Takes batches from the end of what is known, as long as they validate.
+    fn batches(
+        &mut self,
+        segment: SegmentId,
+        base: Lsn,
+        window: &mut Window,
+    ) -> Result<Stop, OpenError> {
         let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
         window.read_on();
-        let base = self.tail.end;
         loop {
             let lsn = self.tail.end;
             let file_offset = SEGMENT_HEADER_BYTES + (lsn.0 - base.0);
@@ -428,15 +445,21 @@ impl Scan<'_> {
                     continue;
                 }
             };
-            if let Some(header) = self.first_header(segment, &mut window)? {
-                let joins = at == 0
-                    && header.lsn == self.tail.end
-                    && header.previous == self.chain
-                    && self.is_whole(&header, &mut window)?;
-                if joins {
-                    self.close(window)?;
-                    return Ok(NextSegment::Joins);
+            let (mut first, mut joins) = self.first_batch(segment, &mut window)?;
+            if !joins {
+                // As at the end of a segment: this may decide that the log ends.
+                window.drop_all(self.disk);
+                let before = first.take();
+                (first, joins) = self.first_batch(segment, &mut window)?;
+                if joins || first != before {
+                    return Err(differs(segment, SEGMENT_HEADER_BYTES));
                 }
+            }
+            if at == 0 && joins {
+                self.close(window)?;
+                return Ok(NextSegment::Joins);
+            }
+            if let Some(header) = first {
                 self.tail.behind.push((segment, header.lsn));
             }
             // Also where its first batch cannot be read: those behind it may prove that it was
@@ -445,6 +468,23 @@ impl Scan<'_> {
             self.close(window)?;
         }
         Ok(NextSegment::DoesNotJoin)
+    }
+
+    /// The header of the first batch of a later segment, and whether the batch is whole and goes on
+    /// where the log has come to.
+    fn first_batch(
+        &mut self,
+        segment: SegmentId,
+        window: &mut Window,
+    ) -> Result<(Option<BatchHeader>, bool), OpenError> {
+        let header = self.first_header(segment, window)?;
+        let joins = match &header {
+            Some(header) if header.lsn == self.tail.end && header.previous == self.chain => {
+                self.is_whole(header, window)?
+            }
+            _ => false,
+        };
+        Ok((header, joins))
     }
 
     fn is_whole(&mut self, header: &BatchHeader, window: &mut Window) -> Result<bool, OpenError> {
@@ -520,6 +560,13 @@ impl Scan<'_> {
             self.tail.end = self.tail.proven;
         }
     }
+}
+
+/// The disk has given other bytes than before.
+pub(super) fn differs(segment: SegmentId, file_offset: u64) -> OpenError {
+    let name = names::segment(segment);
+    let doing = format!("read {name} at byte {file_offset} twice: it gave different bytes");
+    DiskError::new(DiskErrorKind::Io, doing).into()
 }
 
 struct Stop {

@@ -15,6 +15,8 @@ use crate::index;
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 
+/// The step of sealing and of closing that flushes the directory.
+const SYNC_NAMES: u8 = 2;
 /// The step of sealing that replaces the manifest, ...
 const LIST_SEALED: u8 = 3;
 /// ... that stores the index, ...
@@ -142,7 +144,7 @@ impl Shard {
                 *part = Some(CataloguePart { number, bytes, crc });
                 Op::Replace { name: names::catalogue(number), content }
             }
-            (JobKind::Seal { .. } | JobKind::Close { .. }, 2) => {
+            (JobKind::Seal { .. } | JobKind::Close { .. }, SYNC_NAMES) => {
                 if self.rotation.prepared.is_empty() || planted(Bug::SkipDirectorySync) {
                     return Step::Skip;
                 }
@@ -334,12 +336,15 @@ impl Shard {
 
 impl Job {
     /// Whether a full disk stops this operation without anything being lost: only names are, not
-    /// the writing of a header or footer.
+    /// the writing of a header or footer; nor a flush of the directory, which after a failure may
+    /// say that all is well and have flushed nothing.
     pub(super) fn may_wait_for_room(&self) -> bool {
         match &self.kind {
             JobKind::Prepare { .. } => self.step != 2,
-            JobKind::Seal { .. } => self.step != 0,
-            JobKind::List | JobKind::Trim { .. } | JobKind::Look(_) | JobKind::Close { .. } => true,
+            JobKind::List => self.step != 0,
+            JobKind::Seal { .. } => self.step != 0 && self.step != SYNC_NAMES,
+            JobKind::Close { .. } => self.step != SYNC_NAMES,
+            JobKind::Trim { .. } | JobKind::Look(_) => true,
             JobKind::Remove { .. } | JobKind::RemoveIndex { .. } => true,
         }
     }

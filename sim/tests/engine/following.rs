@@ -211,3 +211,75 @@ fn when_a_shard_fails_exactly_what_was_not_durable_is_taken_back() {
     }
     assert!(told > 10, "retracted {told} times");
 }
+
+/// A log of an earlier life with two records in its first segment and one in the next, and
+/// a follower that has read the first of them from disk.
+fn behind() -> (Running, Follower) {
+    let world = crate::common::world();
+    let mut shard = crate::common::open(&world, SyncPolicy::EveryCommit);
+    shard.append_and_wait(b"0", Durability::Synced);
+    shard.append_and_wait(b"1", Durability::Synced);
+    assert_eq!(shard.ask_and_wait(Request::Rotate), Reply::Done);
+    shard.append_and_wait(b"2", Durability::Synced);
+    world.crash(&ringlog_sim::Crash::losing_all());
+    drop(shard);
+    let mut shard = crate::common::open(&world, SyncPolicy::EveryCommit);
+    shard.turns(40);
+    let disk = Box::new(SimDisk::open(&world));
+    let mut follower = shard.shard.follow(disk, shard.stream, Offset(0)).unwrap();
+    assert_eq!(follower.try_next().unwrap().unwrap().offset(), Offset(0));
+    (shard, follower)
+}
+
+/// What a follower gives and tells, in order.
+fn told(follower: &mut Follower) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        match follower.try_next() {
+            Ok(None) => return told,
+            Ok(Some(record)) => told.push(format!("{}", record.offset())),
+            Err(ReadError::Trimmed { first }) => told.push(format!("trimmed to {first}")),
+            Err(error) => told.push(error.to_string()),
+        }
+    }
+}
+
+#[test]
+fn a_follower_whose_segments_all_go_is_told_and_goes_on() {
+    let (mut shard, mut follower) = behind();
+    assert_eq!(shard.ask_and_wait(Request::Rotate), Reply::Done);
+    shard.turns(100);
+    assert_eq!(
+        shard.ask_and_wait(Request::Trim { keep_sealed: 0 }),
+        Reply::Trimmed { segments: 2 }
+    );
+    shard.turns(100);
+    // The first segment is kept for it; of the second nothing is there any more.
+    assert_eq!(told(&mut follower), ["1"]);
+    shard.append_and_wait(b"3", Durability::Synced);
+    assert_eq!(told(&mut follower), ["trimmed to 3", "3"]);
+}
+
+#[test]
+fn a_follower_in_a_segment_that_is_sealed_and_trimmed_finds_no_damage_at_its_end() {
+    let world = crate::common::world();
+    let options = Options { tail_bytes: 64 << 10, ..options(SyncPolicy::EveryCommit) };
+    let mut shard = crate::common::open_with(&world, &options);
+    shard.append_and_wait(b"0", Durability::Synced);
+    shard.append_and_wait(b"1", Durability::Synced);
+    let disk = Box::new(SimDisk::open(&world));
+    let mut follower = shard.shard.follow(disk, shard.stream, Offset(0)).unwrap();
+    assert_eq!(follower.try_next().unwrap().unwrap().offset(), Offset(0));
+    shard.append_and_wait(&[2; 60_000], Durability::Synced);
+    assert_eq!(shard.ask_and_wait(Request::Rotate), Reply::Done);
+    shard.turns(100);
+    for record in 3..7 {
+        shard.append_and_wait(&[record; 60_000], Durability::Synced);
+    }
+    assert_eq!(
+        shard.ask_and_wait(Request::Trim { keep_sealed: 0 }),
+        Reply::Trimmed { segments: 1 }
+    );
+    shard.turns(100);
+    assert_eq!(told(&mut follower), ["1", "2", "3", "4", "5", "6"]);
+}

@@ -84,3 +84,28 @@ fn nobody_waits_for_a_shard_that_is_gone() {
         assert!(receipt.wait().is_err());
     }
 }
+
+/// After a failure, the next flush of the directory may say that all is well and have flushed
+/// nothing: a name that is listed then is lost with the next power cut.
+#[test]
+fn a_failed_flush_of_the_directory_is_final_whatever_its_number() {
+    for errno in [libc::EIO, libc::ENOSPC, libc::EMFILE] {
+        let world = world();
+        let mut shard = open(&world, SyncPolicy::EveryCommit);
+        let effect = Effect::Fail { errno, landed: Landed::Nothing };
+        world.arm(Fault::new(Class::SyncDir, When::Nth(1), effect));
+        for _ in 0..20 {
+            if shard.shard.poisoned().is_some() {
+                break;
+            }
+            let _refused = shard.append(&[1; 60_000], Durability::Written);
+            let _answer = shard.ask(Request::Rotate);
+            shard.turns(20);
+            shard.pass(300 * MS);
+        }
+        assert!(shard.shard.poisoned().is_some(), "error {errno} is tried again");
+        world.crash(&ringlog_sim::Crash::losing_all());
+        drop(shard);
+        open(&world, SyncPolicy::EveryCommit);
+    }
+}

@@ -4,7 +4,7 @@ use ringlog::format::batch::{BATCH_HEADER_BYTES, BatchHeader, HeaderSeed};
 use ringlog::format::manifest::Manifest;
 use ringlog::{Durability, Epoch, Lsn, OpenError, Request, SegmentId, SyncPolicy};
 use ringlog_sim::watch::{Content, Seen};
-use ringlog_sim::{Class, Crash, Effect, Fault, Landed, Moment, SimDisk, SimWorld, When};
+use ringlog_sim::{Class, Crash, Effect, Fault, Kill, Landed, Moment, SimDisk, SimWorld, When};
 
 use crate::common::{IDENTITY, MS, Running, open, options, try_open, world};
 
@@ -325,4 +325,45 @@ fn a_file_that_a_crash_has_left_and_that_cannot_be_removed_is_passed_over() {
     assert_eq!(shard.shard.poisoned(), None);
     assert_eq!(shard.read().len(), 8);
     shard.check();
+}
+
+/// A read that gives wrong bytes once must not make the log shorter: it is refused, and nothing is
+/// lost for the next attempt; or it does not matter.
+#[test]
+fn one_wrong_read_never_cuts_what_is_proven() {
+    let effects = [
+        Effect::FlipBit,
+        Effect::Misdirect { by_bytes: 32 << 10 },
+        Effect::Misdirect { by_bytes: 512 << 10 },
+    ];
+    let (mut refused, mut opened) = (0, 0);
+    for (effect, more) in effects.into_iter().flat_map(|effect| [(effect, 0), (effect, 9)]) {
+        for nth in 1..=16 {
+            let world = world();
+            // No manifest tells yet that there is anything.
+            let mut shard = try_open(&world, &options(SyncPolicy::EveryCommit)).expect("it opens");
+            shard.append_and_wait(b"one", Durability::Synced);
+            for _ in 0..more {
+                shard.append_and_wait(&[7; 130_000], Durability::Synced);
+            }
+            world.crash(&Crash::keeping_all());
+            drop(shard);
+            world.arm(Fault::new(Class::Read, When::Nth(nth), effect));
+            let first = try_open(&world, &options(SyncPolicy::EveryCommit));
+            world.clear_faults();
+            let shard = match first {
+                Ok(shard) => {
+                    opened += 1;
+                    shard
+                }
+                Err(_) => {
+                    refused += 1;
+                    try_open(&world, &options(SyncPolicy::EveryCommit)).expect("a good disk")
+                }
+            };
+            assert_eq!(shard.read().len(), 1 + more, "{effect:?} at read {nth}");
+            world.kill(Kill::LandAll);
+        }
+    }
+    assert!(refused > 10 && opened > 10, "{refused} refused, {opened} opened");
 }

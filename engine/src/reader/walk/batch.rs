@@ -37,8 +37,7 @@ impl Walk {
             && open.end.is_none()
         {
             // It was the last one when it was opened.
-            open.end =
-                self.reads.published.segment_at(open.segment.base_lsn).and_then(|(_, end)| end);
+            open.end = self.reads.published.next_base(open.segment.base_lsn);
         }
         if self.open.as_ref().is_none_or(|open| open.end.is_some_and(|end| self.at >= end)) {
             self.open_segment()?;

@@ -9,7 +9,7 @@ use ringlog_disk::{DiskErrorKind, Done, Op};
 use super::{Jump, Open, Walk};
 use crate::error::{OpenError, ReadError};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::ids::SegmentId;
+use crate::ids::{Lsn, SegmentId};
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::reader::kit::SEGMENT_FILE;
@@ -24,7 +24,12 @@ impl Walk {
     pub(super) fn open_segment(&mut self) -> Result<(), ReadError> {
         self.close();
         let Some((segment, end)) = self.reads.published.segment_at(self.at) else {
+            // All of it was trimmed under the reader; what comes does not continue what it has read.
             self.at = self.bound;
+            self.chain = None;
+            if self.jump == Jump::None {
+                self.jump = Jump::Start;
+            }
             return Ok(());
         };
         if segment.base_lsn > self.at && self.jump == Jump::None {
@@ -128,11 +133,19 @@ impl Walk {
         Ok(())
     }
 
-    /// Whether a segment that does not read as it should was trimmed by another process since this
-    /// walk was made. Then it goes on where the log begins now.
+    /// Whether a segment that does not read as it should was trimmed since this walk was made. Then it
+    /// goes on where the log begins now.
     pub(super) fn is_gone(&mut self, segment: SegmentId) -> Result<bool, ReadError> {
         if !self.reads.others_may_trim {
-            return Ok(false);
+            let list = self.reads.published.segments();
+            let gone = list.iter().all(|one| one.segment != segment);
+            if gone {
+                // Where it ended nobody knows any more: with it all that lies before the log's
+                // beginning is gone.
+                let first = list.first().map_or(self.bound, |first| first.base_lsn);
+                self.go_on_at(first);
+            }
+            return Ok(gone);
         }
         let Some(kit) = &mut self.kit else { return Ok(false) };
         if let Some(open) = &mut self.open {
@@ -146,13 +159,18 @@ impl Walk {
         if manifest.segments.iter().any(|entry| entry.segment == segment) {
             return Ok(false);
         }
-        self.close();
-        self.at = self.at.max(manifest.trimmed_lsn);
-        self.chain = None;
-        self.jump = Jump::Start;
+        self.go_on_at(manifest.trimmed_lsn);
         self.head_went = true;
         self.any_start = false;
         Ok(true)
+    }
+
+    /// The log begins here now: what was between is trimmed.
+    fn go_on_at(&mut self, first: Lsn) {
+        self.close();
+        self.at = self.at.max(first);
+        self.chain = None;
+        self.jump = Jump::Start;
     }
 
     /// For going backwards: opens a segment, to read batches at any place in it.
