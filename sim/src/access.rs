@@ -8,7 +8,7 @@ use ringlog_disk::FileName;
 
 use crate::content::Content;
 use crate::crash::{Crash, Kill, Moment};
-use crate::faults::{Fault, FaultPlan};
+use crate::faults::{Class, Fault, FaultPlan};
 use crate::names::Names;
 use crate::rng::Rng;
 use crate::stats::{SimStats, Trace};
@@ -70,6 +70,7 @@ impl SimWorld {
             handles: BTreeMap::new(),
             flights: Vec::new(),
             late: Vec::new(),
+            stalled: 0,
             next_number: 0,
             completions: 0,
             faults: FaultPlan::default(),
@@ -162,6 +163,24 @@ impl SimWorld {
     /// Arms a fault; it counts operations from now on.
     pub fn arm(&self, fault: Fault) {
         self.lock().faults.arm(fault);
+    }
+
+    /// Disarms the fault that was armed last.
+    pub fn disarm_last(&self) {
+        self.lock().faults.disarm_last();
+    }
+
+    /// How many operations of each class there were, in the order of [`Class::ALL`].
+    pub fn operations(&self) -> [u64; Class::ALL.len()] {
+        self.lock().faults.operations
+    }
+
+    /// The disk completes nothing the next `reaps` times that it is asked by somebody who does not
+    /// wait.
+    pub fn stall(&self, reaps: u64) {
+        let mut world = self.lock();
+        world.stalled = reaps;
+        world.stats.stalls += 1;
     }
 
     /// Disarms all faults, the lies of the disk included.

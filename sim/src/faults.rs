@@ -145,11 +145,17 @@ struct Armed {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FaultPlan {
     armed: Vec<Armed>,
+    /// Operations of each class that came by, in the order of [`Class::ALL`].
+    pub(crate) operations: [u64; Class::ALL.len()],
 }
 
 impl FaultPlan {
     pub(crate) fn arm(&mut self, fault: Fault) {
         self.armed.push(Armed { fault, seen: 0 });
+    }
+
+    pub(crate) fn disarm_last(&mut self) {
+        self.armed.pop();
     }
 
     pub(crate) fn clear(&mut self) {
@@ -163,6 +169,7 @@ impl FaultPlan {
         file: Option<&FileName>,
         rng: &mut Rng,
     ) -> Option<Effect> {
+        self.operations[class as usize] += 1;
         let mut struck = None;
         for armed in &mut self.armed {
             let fault = &armed.fault;

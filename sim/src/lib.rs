@@ -21,6 +21,7 @@ pub mod bit_flips;
 pub mod crash;
 pub mod crash_states;
 pub mod cuts;
+pub mod error_sweep;
 pub mod faults;
 pub mod fuzz;
 pub mod history;

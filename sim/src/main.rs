@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bit_flips, crash_states, fuzz, histories, kills, mutants, power_cuts};
+use commands::{bit_flips, crash_states, errors, fuzz, histories, kills, mutants, power_cuts};
 use ringlog_sim::live::agent;
 
 /// Runs ringlog in a simulated world: one history by its seed, told in words, or many.
@@ -25,6 +25,8 @@ struct Cli {
 enum Suite {
     /// Every bit of a closed log flipped once: nothing silent, nothing wrong.
     BitFlips(bit_flips::Args),
+    /// Every operation of short histories meets every error.
+    Errors(errors::Args),
     /// Bugs planted on purpose, each of which some layer of the suite must notice.
     Mutants(mutants::Args),
     PowerCuts(power_cuts::Args),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.suite {
         None => histories::run(&cli.histories),
+        Some(Suite::Errors(args)) => errors::run(&args),
         Some(Suite::Mutants(args)) => mutants::run(&args),
         Some(Suite::PowerCuts(args)) => power_cuts::run(&args),
         Some(Suite::Kills(args)) => kills::run(&args),

@@ -348,6 +348,12 @@ impl Ledger {
         !self.stream_trims.is_empty()
     }
 
+    /// Every record that may still be there: stream, offset, payload.
+    pub fn records(&self) -> impl Iterator<Item = (&str, u64, &[u8])> {
+        let records = self.live.iter().flat_map(|append| &append.records);
+        records.map(|record| (&*record.stream, record.offset, &*record.payload))
+    }
+
     /// How many appends may still be there.
     pub fn live_appends(&self) -> usize {
         self.live.len()

@@ -26,8 +26,7 @@ impl Rng {
 
     /// A number below `bound`; 0 when the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // The high half of a 128-bit product: a bias below 2^-40 for the bounds in use here.
-        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
+        scaled(self.next_u64(), bound)
     }
 
     /// An index below `bound`; 0 when the bound is 0.
@@ -44,6 +43,12 @@ impl Rng {
     pub fn coin(&mut self) -> bool {
         self.next_u64() >> 63 == 1
     }
+}
+
+/// Takes any 64 bits to a number below `bound`: the high half of their 128-bit product. A bias below
+/// 2^-40 for the bounds in use here.
+pub(crate) fn scaled(bits: u64, bound: u64) -> u64 {
+    ((u128::from(bits) * u128::from(bound)) >> 64) as u64
 }
 
 #[cfg(test)]

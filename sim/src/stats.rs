@@ -39,6 +39,8 @@ pub struct SimStats {
     pub dir_syncs: u64,
     /// Directory listings.
     pub lists: u64,
+    /// Times that the disk was told to complete nothing for a while.
+    pub stalls: u64,
     /// Faults that struck.
     pub faults: u64,
     /// Operations that broke the contract: they failed with `Unexpected`. Tests assert 0.

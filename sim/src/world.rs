@@ -104,6 +104,8 @@ pub(crate) struct World {
     pub(crate) handles: BTreeMap<u64, Handle>,
     pub(crate) flights: Vec<Flight>,
     pub(crate) late: Vec<(u64, Write)>,
+    /// How many times yet it completes nothing.
+    pub(crate) stalled: u64,
     /// Counts everything that needs a fresh number.
     pub(crate) next_number: u64,
     /// Counts completions of writes.
@@ -239,6 +241,10 @@ impl World {
         let mine = self.flights.iter().filter(|f| f.handle == handle).count();
         let count = match wait {
             _ if mine == 0 => 0,
+            Wait::No | Wait::AtMost(_) if self.stalled > 0 => {
+                self.stalled -= 1;
+                0
+            }
             _ if !self.shuffled => mine,
             Wait::Any => 1 + self.rng.index(mine),
             Wait::No | Wait::AtMost(_) => self.rng.index(mine + 1),

@@ -1,13 +1,11 @@
 //! Histories by their seeds.
 
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ringlog_disk::keep_mappings;
-use ringlog_sim::history::{Memories, Report, Totals, run as run_history};
+use ringlog_sim::history::{Memories, Setup, Tell, Totals, run_with, shrink};
 
 use super::code;
 
@@ -17,6 +15,18 @@ pub(crate) struct Args {
     /// Tell what happens in the history of this seed.
     #[arg(long, value_name = "N", required_unless_present = "seeds")]
     seed: Option<u64>,
+    /// Tell each step and each operation of the disk.
+    #[arg(long, requires = "seed")]
+    steps: bool,
+    /// When it goes wrong, make the history small in at most so many tries, and tell that one.
+    #[arg(long, value_name = "TRIES", default_value_t = 3000)]
+    shrink: usize,
+    /// Run on a disk that lies about flushes, without telling the oracle: it has to go wrong.
+    #[arg(long)]
+    control: bool,
+    /// Run every such history twice, and compare their traces.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    twice_every: u64,
     /// Run the histories of a range of seeds.
     #[arg(long, value_name = "A..B", value_parser = range, conflicts_with = "seed")]
     seeds: Option<Range<u64>>,
@@ -35,72 +45,105 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     match (args.seed, &args.seeds) {
-        (Some(seed), _) => one(seed),
-        (None, Some(seeds)) => many(seeds.start, seeds.end, args.threads, args.until_wrong),
+        (Some(seed), _) => one(seed, args),
+        (None, Some(seeds)) => many(seeds.clone(), args),
         (None, None) => ExitCode::from(2),
     }
 }
 
-fn one(seed: u64) -> ExitCode {
-    let report = run_history(seed, &mut Memories::default(), true);
+fn one(seed: u64, args: &Args) -> ExitCode {
+    let tell = if args.steps { Tell::Steps } else { Tell::Lives };
+    let setup = Setup { tell, control: args.control, ..Setup::default() };
+    let report = run_with(seed, &setup, &mut Memories::default());
     for line in &report.story {
         println!("{line}");
     }
     print!("{}", report.totals);
     println!("trace {:016x}", report.trace_hash);
+    if report.wrong.is_some() {
+        make_small(seed, args);
+    }
     code(report.wrong.is_none())
 }
 
-fn many(first: u64, end: u64, threads: usize, until_wrong: bool) -> ExitCode {
-    let start = std::time::Instant::now();
-    let next = AtomicU64::new(first);
-    let sum: Mutex<(Totals, u64)> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, 64) {
-            scope.spawn(|| work(&next, end, until_wrong, &sum));
-        }
-    });
-    let (totals, wrong) = sum.into_inner().unwrap_or_default();
-    let seconds = start.elapsed().as_secs_f64();
-    print!("{totals}");
-    println!("{:>22}: {}", "all faults", totals.all_faults());
-    println!("{:>22}: {:.0}", "histories per second", totals.histories as f64 / seconds);
-    println!("{:>22}: {wrong}", "wrong");
-    code(wrong == 0)
+/// Lives are short: making their memory would be most of the time.
+pub(crate) const KEPT_MAPPINGS: usize = 16;
+
+/// Tells the smallest history that goes wrong in the same way.
+fn make_small(seed: u64, args: &Args) {
+    let setup = Setup { control: args.control, ..Setup::default() };
+    let small = shrink(seed, &setup, args.shrink, &mut Memories::default());
+    let Some(small) = small.filter(|_| args.shrink > 0) else { return };
+    let (before, after) = small.decisions;
+    println!("\nsmaller, {after} decisions instead of {before}, after {} tries:", small.tried);
+    for line in &small.report.story {
+        println!("{line}");
+    }
 }
 
-fn work(next: &AtomicU64, end: u64, until_wrong: bool, sum: &Mutex<(Totals, u64)>) {
-    keep_mappings(32); // or clearing memory is most of the time
+#[derive(Default)]
+struct Sum {
+    totals: Totals,
+    wrong: Vec<u64>,
+    twice: u64,
+}
+
+fn many(seeds: Range<u64>, args: &Args) -> ExitCode {
+    let start = std::time::Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let sum: Mutex<Sum> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..args.threads.clamp(1, 64) {
+            scope.spawn(|| work(&next, seeds.end, args, &sum));
+        }
+    });
+    let mut sum = sum.into_inner().unwrap_or_default();
+    let seconds = start.elapsed().as_secs_f64();
+    sum.wrong.sort_unstable();
+    if let Some(seed) = sum.wrong.first() {
+        println!("\nthe first, seed {seed}, made small:");
+        make_small(*seed, args);
+    }
+    let Sum { totals, wrong, twice } = sum;
+    print!("{totals}");
+    println!("{:>22}: {}", "all faults", totals.all_faults());
+    println!("{:>22}: {twice}", "run twice");
+    println!("{:>22}: {:.0}", "histories per second", totals.histories as f64 / seconds);
+    println!("{:>22}: {seconds:.0}", "seconds");
+    println!("{:>22}: {} {wrong:?}", "wrong", wrong.len());
+    code(wrong.is_empty())
+}
+
+fn work(next: &AtomicU64, end: u64, args: &Args, sum: &Mutex<Sum>) {
+    ringlog_disk::keep_mappings(KEPT_MAPPINGS);
     let mut memories = Memories::default();
-    let mut totals = Totals::default();
-    let mut wrong = 0;
+    let mut mine = Sum::default();
+    let setup = Setup { control: args.control, ..Setup::default() };
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
             break;
         }
-        let run = AssertUnwindSafe(|| run_history(seed, &mut memories, false));
-        let Ok(report) = catch_unwind(run) else {
-            println!("seed {seed}: it panicked");
-            wrong += 1;
-            memories = Memories::default();
-            if until_wrong {
-                next.store(end, Ordering::Relaxed);
+        let report = run_with(seed, &setup, &mut memories);
+        mine.totals.add(&report.totals);
+        let mut wrong = report.wrong.clone();
+        if seed.is_multiple_of(args.twice_every.max(1)) {
+            mine.twice += 1;
+            if run_with(seed, &setup, &mut memories) != report {
+                wrong = Some(format!("seed {seed}: not the same the second time"));
             }
-            continue;
-        };
-        let report: Report = report;
-        totals.add(&report.totals);
-        if let Some(what) = report.wrong {
-            wrong += 1;
+        }
+        if let Some(what) = wrong {
+            mine.wrong.push(seed);
             println!("{what}");
-            if until_wrong {
+            if args.until_wrong {
                 next.store(end, Ordering::Relaxed);
             }
         }
     }
     if let Ok(mut sum) = sum.lock() {
-        sum.0.add(&totals);
-        sum.1 += wrong;
+        sum.totals.add(&mine.totals);
+        sum.wrong.extend(mine.wrong);
+        sum.twice += mine.twice;
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 pub(crate) mod bit_flips;
 pub(crate) mod crash_states;
+pub(crate) mod errors;
 pub(crate) mod fuzz;
 pub(crate) mod histories;
 pub(crate) mod kills;

@@ -82,10 +82,10 @@ impl Keeping {
         self.distrusted = false;
     }
 
-    /// The wall clock was moved by so much.
-    pub(super) fn clock_moved(&mut self, by_ns: i128) {
+    /// The wall clock was moved by so much, while somebody was perhaps about to vouch for it.
+    pub(super) fn clock_moved(&mut self, by_ns: i128, vouched: bool) {
         if by_ns.unsigned_abs() > u128::from(JUMP_NS) {
-            self.distrusted = true;
+            self.distrusted = !vouched;
             self.counts.jumps += 1;
         }
     }

@@ -10,10 +10,12 @@ use ringlog::{
     SyncPolicy, Time,
 };
 
+use super::choices::Choices;
+use super::following::Following;
 use super::keeping::{Keeping, Lies};
-use super::plan::{Taste, durability, retention};
+use super::plan::{Step, Taste, durability, retention};
+use crate::SimWorld;
 use crate::oracle::{Ledger, Level};
-use crate::rng::Rng;
 use crate::watch::{Watch, WatchedDisk};
 
 pub(super) const MS: u64 = 1_000_000;
@@ -28,29 +30,36 @@ pub(super) struct Made {
     pub(super) durability: Durability,
     /// A flush that was asked for behind it has been answered.
     pub(super) flushed: bool,
+    /// A follower was given it at this level.
+    pub(super) seen: Option<Level>,
 }
 
 impl Made {
-    /// The level at which it is acknowledged.
+    /// The level at which it is acknowledged, or was shown.
     pub(super) fn level(&self) -> Option<Level> {
         if self.flushed {
             return Some(Level::Synced);
         }
-        self.receipt.is_acknowledged().then_some(match self.durability {
+        let told = self.receipt.is_acknowledged().then_some(match self.durability {
             Durability::Memory => Level::Memory,
             Durability::Written => Level::Written,
             Durability::Synced => Level::Synced,
-        })
+        });
+        told.max(self.seen)
     }
 
     /// What its receipt says in the end; `None` if it would still wait.
     pub(super) fn end(&mut self) -> Option<Result<(), ReceiptError>> {
-        let mut cx = Context::from_waker(Waker::noop());
-        match Pin::new(&mut self.receipt).poll(&mut cx) {
-            Poll::Ready(Ok(_)) => Some(Ok(())),
-            Poll::Ready(Err(error)) => Some(Err(error)),
-            Poll::Pending => None,
-        }
+        end(&mut self.receipt)
+    }
+}
+
+fn end(receipt: &mut Receipt) -> Option<Result<(), ReceiptError>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    match Pin::new(receipt).poll(&mut cx) {
+        Poll::Ready(Ok(_)) => Some(Ok(())),
+        Poll::Ready(Err(error)) => Some(Err(error)),
+        Poll::Pending => None,
     }
 }
 
@@ -59,6 +68,13 @@ pub(super) struct Trimmed {
     pub(super) receipt: Receipt,
     pub(super) stream: String,
     pub(super) before: u64,
+}
+
+impl Trimmed {
+    /// What its receipt says in the end; `None` if it would still wait.
+    pub(super) fn end(&mut self) -> Option<Result<(), ReceiptError>> {
+        end(&mut self.receipt)
+    }
 }
 
 struct Asked {
@@ -82,6 +98,7 @@ pub(super) struct LifeCounts {
 
 pub(super) struct Life {
     pub(super) shard: DrivenShard<WatchedDisk>,
+    world: SimWorld,
     pub(super) watch: Watch,
     pub(super) now: Time,
     pub(super) policy: SyncPolicy,
@@ -94,11 +111,15 @@ pub(super) struct Life {
     pub(super) closed: bool,
     /// The close was answered with an error.
     pub(super) close_refused: bool,
+    pub(super) following: Following,
+    /// What the last step was, for who wants to know.
+    pub(super) told: Option<String>,
 }
 
 impl Life {
     pub(super) fn new(
         shard: DrivenShard<WatchedDisk>,
+        world: &SimWorld,
         watch: Watch,
         now: Time,
         policy: SyncPolicy,
@@ -106,6 +127,9 @@ impl Life {
     ) -> Self {
         Self {
             shard,
+            following: Following::new(world),
+            world: world.clone(),
+            told: None,
             watch,
             now,
             policy,
@@ -189,49 +213,91 @@ impl Life {
     }
 
     /// One thing that a user, the disk or time does. True if the log is at rest after it.
-    pub(super) fn step(&mut self, ledger: &mut Ledger, taste: &mut Taste, rng: &mut Rng) -> bool {
-        match rng.below(106) {
-            0..=54 => self.append(ledger, taste, rng),
-            55..=84 => {
-                for _ in 0..1 + rng.below(6) {
+    pub(super) fn step(
+        &mut self,
+        ledger: &mut Ledger,
+        taste: &mut Taste,
+        rng: &mut Choices,
+    ) -> bool {
+        let step = Step::choose(rng, taste);
+        let mut rests = false;
+        let told = match step {
+            Step::Append => self.append(ledger, taste, rng),
+            Step::Turns => {
+                let turns = 1 + rng.below(6);
+                for _ in 0..turns {
                     self.turn();
                 }
+                format!("{turns} turns")
             }
-            85..=91 => {
-                let limits = [100_000, 2 * MS, 30 * MS, 300 * MS, 300 * MS, 60_000 * MS];
-                let limit = limits[rng.index(6)];
-                let ns = rng.below(limit);
-                self.now.mono_ns += ns;
-                self.now.wall_ns += ns;
-                if rng.below(4) == 0 {
-                    let jump = rng.below(2 * 3_600_000 * MS);
-                    let jump = i128::from(jump) - i128::from(3_600_000 * MS);
-                    let wall_ns = i128::from(self.now.wall_ns) + jump;
-                    self.now.wall_ns = wall_ns as u64;
-                    self.keeping.clock_moved(jump);
-                }
-                self.turn();
+            Step::Time => self.pass_time(rng),
+            Step::Flush => self.ask_told(Request::Flush),
+            Step::Rotate => self.ask_told(Request::Rotate),
+            Step::Trim => self.ask_told(Request::Trim { keep_sealed: rng.index(3) }),
+            Step::Retain => self.ask_told(Request::Retain(retention(rng))),
+            Step::TrimStream => self.trim_stream(taste, rng),
+            Step::Rest => {
+                let settled = self.settle() && !self.shard.is_disk_full();
+                rests = settled && self.shard.poisoned().is_none() && self.asked.is_empty();
+                "until nothing is left to do".to_owned()
             }
-            92..=93 => self.ask(Request::Flush),
-            94..=96 => self.ask(Request::Rotate),
-            97 => self.ask(Request::Trim { keep_sealed: rng.index(3) }),
-            98..=99 => self.ask(Request::Retain(retention(rng))),
-            100..=103 => self.trim_stream(taste, rng),
-            _ => {
-                let rests = self.settle() && !self.shard.is_disk_full();
-                return rests && self.shard.poisoned().is_none() && self.asked.is_empty();
+            Step::Follow => match self.stream(rng.index(taste.streams)) {
+                Some(stream) => self.following.begin(&self.shard, stream, rng),
+                None => "no stream to follow".to_owned(),
+            },
+            Step::ReadWrongly => match self.stream(rng.index(taste.streams)) {
+                Some(stream) => self.following.read_wrongly(&self.shard, &self.made, stream, rng),
+                None => "no stream to read".to_owned(),
+            },
+            Step::Stall => {
+                let reaps = 1 + rng.below(12);
+                self.world.stall(reaps);
+                format!("the disk completes nothing for {reaps} turns")
             }
-        }
-        false
+        };
+        self.following.poll(&self.shard, &mut self.made, 3);
+        self.told = Some(told);
+        rests
     }
 
-    fn trim_stream(&mut self, taste: &Taste, rng: &mut Rng) {
-        let Some((id, stream)) = self.stream(rng.index(taste.streams)) else { return };
+    fn ask_told(&mut self, request: Request) -> String {
+        let told = format!("asks {request:?}");
+        self.ask(request);
+        told
+    }
+
+    fn pass_time(&mut self, rng: &mut Choices) -> String {
+        let limits = [100_000, 2 * MS, 30 * MS, 300 * MS, 300 * MS, 60_000 * MS];
+        let limit = limits[rng.index(6)];
+        let ns = rng.below(limit);
+        self.now.mono_ns += ns;
+        self.now.wall_ns += ns;
+        let mut told = format!("{ns} ns pass");
+        if rng.below(4) == 3 {
+            let jump = rng.below(2 * 3_600_000 * MS);
+            let jump = i128::from(jump) - i128::from(3_600_000 * MS);
+            let wall_ns = i128::from(self.now.wall_ns) + jump;
+            self.now.wall_ns = wall_ns as u64;
+            // A request that is on its way may come after the jump, and vouches for the clock then.
+            let vouched = |asked: &Asked| matches!(asked.request, Request::Retain(_));
+            self.keeping.clock_moved(jump, self.asked.iter().any(vouched));
+            told += &format!(", and the clock jumps by {jump} ns");
+        }
+        self.turn();
+        told
+    }
+
+    fn trim_stream(&mut self, taste: &Taste, rng: &mut Choices) -> String {
+        let Some((id, stream)) = self.stream(rng.index(taste.streams)) else {
+            return "no stream to trim".to_owned();
+        };
         let before = rng.below(self.shard.next_offset(id).0 + 1);
+        let told = format!("{stream} is trimmed before {before}");
         if let Ok(receipt) = self.shard.trim_stream(id, Offset(before)) {
             self.counts.stream_trims += 1;
             self.trims.push(Trimmed { receipt, stream, before });
         }
+        told
     }
 
     fn stream(&mut self, at: usize) -> Option<(StreamId, String)> {
@@ -243,8 +309,10 @@ impl Life {
         }
     }
 
-    pub(super) fn append(&mut self, ledger: &mut Ledger, taste: &mut Taste, rng: &mut Rng) {
-        let Some((id, stream)) = self.stream(rng.index(taste.streams)) else { return };
+    fn append(&mut self, ledger: &mut Ledger, taste: &mut Taste, rng: &mut Choices) -> String {
+        let Some((id, stream)) = self.stream(rng.index(taste.streams)) else {
+            return "no room for a stream".to_owned();
+        };
         let slot = rng.index(taste.producers);
         let durability = durability(rng, self.policy);
         let count = if rng.below(4) == 0 { 1 + rng.index(12) } else { 1 };
@@ -254,18 +322,33 @@ impl Life {
             taste.bytes_left -= len;
             payloads.push(ledger.payload(len));
         }
+        let bytes: usize = payloads.iter().map(Vec::len).sum();
+        let told = format!("{count} records of {bytes} bytes to {stream}, {durability:?}");
         match self.shard.append(slot, id, &payloads, durability) {
             Ok(receipt) => {
                 self.counts.appends += 1;
                 self.counts.records += count as u64;
-                self.made.push(Made { receipt, stream, payloads, durability, flushed: false });
+                self.made.push(Made {
+                    receipt,
+                    stream,
+                    payloads,
+                    durability,
+                    flushed: false,
+                    seen: None,
+                });
             }
-            Err(AppendError::Full { reason: FullReason::Memory }) => {
-                self.counts.refused_memory += 1;
+            Err(error) => {
+                match error {
+                    AppendError::Full { reason: FullReason::Memory } => {
+                        self.counts.refused_memory += 1;
+                    }
+                    AppendError::Full { reason: FullReason::Disk } => self.counts.refused_disk += 1,
+                    _ => {}
+                }
+                return format!("{told}: {error}");
             }
-            Err(AppendError::Full { reason: FullReason::Disk }) => self.counts.refused_disk += 1,
-            Err(_) => {}
         }
+        told
     }
 
     /// Takes turns, and lets time pass, until nothing is left to do; false when that never comes.

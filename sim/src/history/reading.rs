@@ -5,8 +5,8 @@ use ringlog::format::manifest::Manifest;
 use ringlog::testing::{DrivenShard, ShardIdentity};
 use ringlog::{Lsn, ReadError};
 
+use super::choices::Choices;
 use crate::oracle::{Outcome, Recovered};
-use crate::rng::Rng;
 use crate::watch::WatchedDisk;
 use crate::{SECTOR_BYTES, SimDisk, SimWorld};
 
@@ -56,7 +56,7 @@ pub(super) fn proven_lsn(world: &SimWorld, identity: &ShardIdentity) -> u64 {
 }
 
 /// Damages one file in one way; says which and how, or `None` when there was nothing to damage.
-pub(super) fn damage(world: &SimWorld, rng: &mut Rng) -> Option<String> {
+pub(super) fn damage(world: &SimWorld, rng: &mut Choices) -> Option<String> {
     let files: Vec<(String, u64)> =
         world.files().into_iter().filter(|(_, bytes)| *bytes > 0).collect();
     let (name, bytes) = files.get(rng.index(files.len()))?.clone();
