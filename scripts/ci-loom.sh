@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # A directory of its own: the flag would have everything else built anew.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/loom"
 export RUSTFLAGS="${RUSTFLAGS:-} --cfg loom"
-export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}"
+export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"
 # A model that has become too large ends with a failure, and not never.
 export LOOM_MAX_BRANCHES=20000
 for package in ringlog-disk ringlog; do

@@ -421,7 +421,10 @@ impl Inbox {
     /// record alone is handed over in a hurry: what comes until the writer is up gathers in the
     /// slots.
     fn take_idleness(&self) -> bool {
-        self.idle.load(Ordering::SeqCst) && self.idle.swap(false, Ordering::SeqCst)
+        // Who does not get it writes nothing: another "no" must not cover the writer's next "yes".
+        let (taken, order) = (false, Ordering::SeqCst);
+        self.idle.load(order)
+            && self.idle.compare_exchange_weak(true, taken, order, Ordering::Relaxed).is_ok()
     }
 
     /// A chunk was pushed. A writer at work comes for it by itself when its commit has completed;
