@@ -14,6 +14,7 @@ use crate::op::{
     Completion, Disk, DiskError, DiskErrorKind, DiskFacts, Done, Flush, Op, Slice, Tag, Wait,
 };
 use crate::options::{DiskOptions, Primitive};
+use crate::planted::{Bug, planted};
 use crate::sys::{self, Parts};
 use crate::waker::Waker;
 
@@ -124,6 +125,9 @@ pub(crate) fn not_open() -> DiskError {
 }
 
 fn flush_data(fd: BorrowedFd<'_>) -> Result<(), DiskError> {
+    if planted(Bug::SkipDataSync) {
+        return Ok(());
+    }
     sys::sync_data(fd).map_err(|errno| DiskError::from_errno(errno, "flush"))
 }
 
@@ -141,12 +145,14 @@ pub(crate) fn write(
     let total: usize = data.iter().map(|slice| slice.len).sum();
     let mut done = 0;
     while done < total {
-        match sys::write_slices(fd, data, done, offset + done as u64, flags, parts) {
+        let from = if planted(Bug::GoOnWithTheFirstBytes) { 0 } else { done };
+        match sys::write_slices(fd, data, from, offset + done as u64, flags, parts) {
             Ok(0) => {
                 let what = "write: the file took nothing";
                 return Err(DiskError::new(DiskErrorKind::Io, what));
             }
             // A short write with RWF_DSYNC has flushed its part; the rest flushes its own.
+            Ok(_) if planted(Bug::IgnoreShortWrite) => break,
             Ok(n) => done += n,
             Err(errno) => return Err(DiskError::from_errno(errno, "write")),
         }

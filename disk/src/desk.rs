@@ -7,6 +7,7 @@ use crate::dir::Dir;
 use crate::direct::Directness;
 use crate::names::{Job, Names, Traffic};
 use crate::op::{Completion, DiskError, DiskErrorKind, Done, FileId, Op, Slice, Tag};
+use crate::planted::{Bug, planted};
 use crate::waker::Waker;
 
 /// A file in the table.
@@ -54,7 +55,7 @@ impl FileWatch for NoWatch {
 
 /// Whether a number is a multiple of a power of two.
 fn is_aligned(align_bytes: u64, number: u64) -> bool {
-    number & (align_bytes - 1) == 0
+    number & (align_bytes - 1) == 0 || planted(Bug::TakeEveryAlignment)
 }
 
 /// Whether a write has sound slices, and lies where a file can have bytes.
@@ -238,7 +239,7 @@ impl Desk {
             return Err(refused("a file id that is too large"));
         };
         match std::mem::replace(place, Place::Changing) {
-            Place::Open(open) if open.busy == 0 => Ok(open.fd),
+            Place::Open(open) if open.busy == 0 || planted(Bug::CloseBusyFile) => Ok(open.fd),
             before => {
                 let busy = matches!(before, Place::Open(_));
                 *place = before;

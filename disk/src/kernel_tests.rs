@@ -6,6 +6,7 @@
 
 use crate::disk_tests::skipped;
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -261,6 +262,66 @@ fn filter_calls(rules: &[libc::sock_filter]) -> bool {
         skipped(format_args!("no seccomp here"));
     }
     set == 0
+}
+
+/// A flush that is left out is never refused: each of them has to meet the error.
+#[test]
+fn a_flush_that_the_kernel_refuses_is_told() {
+    for what in ["the data", "a file", "the directory"] {
+        if in_child("a_flush_that_the_kernel_refuses_is_told", what) {
+            return a_flush_is_refused(&word());
+        }
+    }
+}
+
+fn a_flush_is_refused(what: &str) {
+    let (_home, dir) = home();
+    let pool = BlockPool::new(4, 8192).unwrap();
+    let (segment, manifest) = (name("segment"), name("manifest"));
+    let options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
+    let replace = |content: &[u8]| Op::Replace { name: manifest.clone(), content: content.into() };
+    {
+        let mut disk = open(&dir, None, IoKind::Blocking, &options).unwrap();
+        let create = Op::Create { file: FileId(0), name: segment.clone(), bytes: 8192 };
+        run(&mut disk, create).result.unwrap();
+        run(&mut disk, replace(b"old")).result.unwrap();
+    }
+    let call = if what == "the data" { libc::SYS_fdatasync } else { libc::SYS_fsync };
+    let first_argument = 16; // behind number, architecture and address
+    let directory = dir.as_fd().as_raw_fd() as u32;
+    let (of_it, of_others) = if what == "the directory" { (0, 1) } else { (1, 0) };
+    let refused_calls = [
+        jump(libc::BPF_JEQ, call as u32, 0, 3),
+        load(first_argument),
+        jump(libc::BPF_JEQ, directory, of_it, of_others),
+        ret(libc::SECCOMP_RET_ERRNO | libc::EIO as u32),
+    ];
+    if !filter_calls(&refused_calls) {
+        return;
+    }
+    for primitive in [Primitive::Dsync, Primitive::LinkedSync] {
+        let options = DiskOptions { primitive, ..options.clone() };
+        let mut disk = open(&dir, None, IoKind::Blocking, &options).unwrap();
+        let opens = Op::Open { file: FileId(0), name: segment.clone(), write: true };
+        run(&mut disk, opens).result.unwrap();
+        if what == "the data" {
+            refused(&mut disk, Op::Sync { file: FileId(0) }, DiskErrorKind::Io);
+            let done = write(&mut disk, 0, vec![slice(&pool, 8192, 7)], Flush::File);
+            assert_eq!(done.result.unwrap_err().kind, DiskErrorKind::Io, "{primitive:?}");
+            continue;
+        }
+        refused(&mut disk, replace(b"new"), DiskErrorKind::Io);
+        let stores = Op::Store { name: name("index"), content: b"derived".to_vec().into() };
+        assert_eq!(run(&mut disk, stores).result, Ok(Done::Named), "nobody needs it");
+        if what == "the directory" {
+            refused(&mut disk, Op::SyncDir, DiskErrorKind::Io);
+            continue;
+        }
+        let creates = Op::Create { file: FileId(1), name: name("another"), bytes: 8192 };
+        refused(&mut disk, creates, DiskErrorKind::Io);
+        let loads = Op::Load { name: manifest.clone(), limit_bytes: 100 };
+        assert_eq!(run(&mut disk, loads).result, Ok(Done::Loaded(b"old".to_vec())));
+    }
 }
 
 /// A file system that knows no direct I/O answers EINVAL to an open with that flag.

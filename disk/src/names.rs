@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::block::BlockPool;
 use crate::dir::{Dir, c_name, file_name};
 use crate::op::{Content, DiskError, DiskErrorKind, Done, FileName, Listed};
+use crate::planted::{Bug, planted};
 use crate::sys;
 use crate::waker::Waker;
 
@@ -165,9 +166,13 @@ impl Runner {
     ) -> Result<(OwnedFd, u64), DiskError> {
         let failed = |errno| DiskError::from_errno(errno, doing);
         let name = c_name(name);
-        self.demand_regular(&name, doing)?;
+        let follows = planted(Bug::FollowLinks);
+        if !follows {
+            self.demand_regular(&name, doing)?;
+        }
+        let flags = if follows { flags } else { flags | libc::O_NOFOLLOW };
         // Should it have become a pipe meanwhile, opening must not wait for the other end.
-        let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let flags = flags | libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = sys::open_at(self.dir.as_fd(), &name, flags, 0).map_err(failed)?;
         let stat = sys::stat(file.as_fd()).map_err(failed)?;
         if !sys::is_regular(&stat) {
@@ -193,7 +198,8 @@ impl Runner {
     fn new_file(&self, name: &CStr, flags: i32) -> Result<OwnedFd, sys::Errno> {
         let flags = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let file = sys::open_at(self.dir.as_fd(), name, flags, FILE_MODE)?;
-        if let Err(errno) = sys::change_mode(file.as_fd(), FILE_MODE) {
+        let mode = if planted(Bug::LeaveModeToUmask) { 0o644 } else { FILE_MODE };
+        if let Err(errno) = sys::change_mode(file.as_fd(), mode) {
             let _ = sys::unlink_at(self.dir.as_fd(), name);
             return Err(errno);
         }
@@ -238,6 +244,9 @@ impl Runner {
                 return Err(DiskError::new(DiskErrorKind::Limit, doing));
             };
             self.write_zeros(file, bytes, &block).map_err(failed)?;
+        }
+        if planted(Bug::SkipSyncOfCreated) {
+            return Ok(());
         }
         sys::sync_all(file).map_err(failed)
     }
@@ -300,7 +309,10 @@ impl Runner {
         };
         let written = write_all(&file, content)
             .and_then(|()| sys::set_length(file.as_fd(), content.len() as u64))
-            .and_then(|()| if durably { sys::sync_all(file.as_fd()) } else { Ok(()) });
+            .and_then(|()| match durably && !planted(Bug::SkipSyncOfReplaced) {
+                true => sys::sync_all(file.as_fd()),
+                false => Ok(()),
+            });
         // A link or a directory is no file of ours: it is replaced, or it refuses.
         let exchanged = written.is_ok()
             && durably
@@ -312,7 +324,7 @@ impl Runner {
             let _ = sys::unlink_at(dir, &beside);
             return Err(failed(errno));
         }
-        if durably {
+        if durably && !planted(Bug::SkipNameOfReplaced) {
             self.dir.sync()?;
         }
         if exchanged {
@@ -326,7 +338,8 @@ impl Runner {
         let flags = libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = sys::open_at(self.dir.as_fd(), name, flags, 0).ok()?;
         let stat = sys::stat(file.as_fd()).ok()?;
-        (sys::is_regular(&stat) && stat.st_nlink == 1).then_some(file)
+        let alone = stat.st_nlink == 1 || planted(Bug::WriteIntoHardLink);
+        (sys::is_regular(&stat) && alone).then_some(file)
     }
 
     /// What was in the file of that name at one moment.
@@ -353,6 +366,9 @@ impl Runner {
     ) -> Result<bool, DiskError> {
         let named = sys::stat_at(self.dir.as_fd(), &c_name(name));
         let (Ok(named), Ok(read)) = (named, sys::stat(file.as_fd())) else { return Ok(true) };
+        if planted(Bug::MixTwoContents) {
+            return Ok(true);
+        }
         if (named.st_dev, named.st_ino) != (read.st_dev, read.st_ino) {
             return Ok(false);
         }

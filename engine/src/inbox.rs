@@ -20,6 +20,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::sync::ordered::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use ringlog_disk::sync::{Mutex, MutexGuard, OnceLock};
 use ringlog_disk::{BlockPool, DiskError, DiskErrorKind, Waker, futex};
@@ -353,7 +354,10 @@ impl Inbox {
             };
             let nonce = Nonce {
                 epoch: self.config.epoch,
-                count: self.next_nonce.fetch_add(1, Ordering::Relaxed),
+                count: match planted(Bug::UseNonceTwice) {
+                    true => 0,
+                    false => self.next_nonce.fetch_add(1, Ordering::Relaxed),
+                },
             };
             let ticket = Arc::new(Ticket::new(Arc::clone(self), slot, nonce.count));
             let InboxConfig { log, shard, .. } = self.config;
@@ -389,7 +393,8 @@ impl Inbox {
         let Some(chunk) = &mut state.chunk else { return };
         let bit = 1 << slot;
         let raised = level > chunk.level;
-        chunk.level = chunk.level.max(level);
+        chunk.level =
+            if planted(Bug::ForgetStrongerLevel) { level } else { chunk.level.max(level) };
         let complete = how.apart || !chunk.fits(frame_bytes(0));
         let large = chunk.block.pool_id() == self.large.id();
         let waited_for = level > Durability::Memory;
@@ -404,7 +409,7 @@ impl Inbox {
         if waited_for && (raised || self.urgent.load(Ordering::Relaxed) & bit == 0) {
             self.urgent.fetch_or(bit, Ordering::SeqCst);
         }
-        if self.used.load(Ordering::Relaxed) & bit == 0 {
+        if self.used.load(Ordering::Relaxed) & bit == 0 && !planted(Bug::ForgetOpenChunk) {
             self.used.fetch_or(bit, Ordering::SeqCst);
         }
         // A writer at work looks at the bits when it has finished. One that falls idle says so,
@@ -438,7 +443,8 @@ impl Inbox {
     /// Pushes the slot's chunk, if it has one. The caller holds the slot's lock.
     fn hand_over(&self, slot: usize, state: &mut SlotState) -> bool {
         let Some(chunk) = state.chunk.take() else { return false };
-        if slot != CREATIONS && self.used.load(Ordering::SeqCst) & 1 << CREATIONS != 0 {
+        let last = planted(Bug::CreateAfterRecord);
+        if !last && slot != CREATIONS && self.used.load(Ordering::SeqCst) & 1 << CREATIONS != 0 {
             let mut creations = self.lock(CREATIONS);
             self.hand_over(CREATIONS, &mut creations);
         }
@@ -487,7 +493,7 @@ impl Inbox {
 
     /// Wakes those who wait with one of these bits.
     pub(crate) fn ring_bell(&self, bits: u32) {
-        if bits != 0 {
+        if bits != 0 && !planted(Bug::LoseBell) {
             self.bell.fetch_add(1, Ordering::SeqCst);
             futex::wake_bits(&self.bell, bits);
         }
@@ -534,7 +540,9 @@ impl Inbox {
 
     /// Whether memory has run low since the last call.
     pub fn take_pressure(&self) -> bool {
-        self.pressed.load(Ordering::Relaxed) && self.pressed.swap(false, Ordering::SeqCst)
+        !planted(Bug::IgnorePressure)
+            && self.pressed.load(Ordering::Relaxed)
+            && self.pressed.swap(false, Ordering::SeqCst)
     }
 
     /// Says whether the writer waits for something else than the disk. True if memory runs low:
@@ -635,6 +643,10 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::RwLock;
 
+    use crate::ids::Lsn;
+    use crate::receipt::Level;
+    use crate::testing::WAKE_LIMIT;
+
     fn inbox(small: u32) -> Arc<Inbox> {
         let config = InboxConfig {
             log: LogId([1; 16]),
@@ -659,6 +671,67 @@ mod tests {
     }
 
     const HOW: How = How { level: Durability::Memory, apart: false, will_try_again: false };
+
+    /// Nothing but the bell wakes a thread that waits without a limit.
+    #[test]
+    fn who_waits_for_a_receipt_is_woken() {
+        for failed in [false, true] {
+            let inbox = inbox(4);
+            let how = How { level: Durability::Synced, ..HOW };
+            let receipt = inbox.append(0, StreamId(1), FrameKind::Record, &[b"x"], how).unwrap();
+            inbox.sweep(true);
+            let chunk = inbox.pop().expect("a chunk");
+            let ticket = chunk.ticket.clone().expect("a ticket");
+            ticket.place(Lsn(0), chunk.runs.clone());
+            let (done, end) = std::sync::mpsc::channel();
+            std::thread::spawn(move || done.send(receipt.wait().map(drop)));
+            // Until it has said that it waits, there is nobody to be woken.
+            let start = Instant::now();
+            while !ticket.is_waited_for() {
+                assert!(start.elapsed() < WAKE_LIMIT, "it does not begin to wait");
+                std::thread::yield_now();
+            }
+            let bits = match failed {
+                false => ticket.advance(Level::Synced),
+                true => ticket.fail(ReceiptError::Closed),
+            };
+            inbox.ring_bell(bits);
+            let told = end.recv_timeout(WAKE_LIMIT).expect("it waits for ever");
+            assert_eq!(told, if failed { Err(ReceiptError::Closed) } else { Ok(()) });
+        }
+    }
+
+    /// Counts how often a task is woken.
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_that_waits_for_a_receipt_is_woken() {
+        let inbox = inbox(4);
+        let how = How { level: Durability::Synced, ..HOW };
+        let mut receipt = inbox.append(0, StreamId(1), FrameKind::Record, &[b"x"], how).unwrap();
+        inbox.sweep(true);
+        let chunk = inbox.pop().expect("a chunk");
+        let ticket = chunk.ticket.clone().expect("a ticket");
+        ticket.place(Lsn(0), chunk.runs.clone());
+        let woken = Arc::new(Woken::default());
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        let mut cx = std::task::Context::from_waker(&waker);
+        let mut poll = || std::pin::Pin::new(&mut receipt).poll(&mut cx).is_ready();
+        assert!(!poll());
+        ticket.advance(Level::Written);
+        let so_far = woken.0.load(Ordering::SeqCst);
+        assert!(!poll(), "written is not enough");
+        ticket.advance(Level::Synced);
+        assert!(woken.0.load(Ordering::SeqCst) > so_far);
+        assert!(poll());
+    }
 
     #[test]
     fn creations_gather_and_go_before_any_record_of_their_streams() {

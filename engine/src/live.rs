@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{BlockPool, Disk, Done, FileId, Op, Place};
 
 use crate::error::{OpenError, ReadError};
@@ -123,7 +124,8 @@ impl LiveView {
             false => drop(self.quiet.fetch_add(1, Ordering::Relaxed)),
         }
         // What was shown before may be being read again.
-        if moved && state.tail.proven >= self.published.durable() {
+        let back = planted(Bug::TakeBackWhatWasShown);
+        if moved && (back || state.tail.proven >= self.published.durable()) {
             state.shown = None;
             self.show(&state);
         }
@@ -236,7 +238,7 @@ impl LiveView {
         };
         let goes_on = (state.at, state.chain) == (sealed_end, chain)
             || state.at > sealed_end && state.tail.last_segment().is_some_and(unsealed);
-        if manifest.epoch != state.manifest.epoch || !goes_on {
+        if (manifest.epoch != state.manifest.epoch || !goes_on) && !planted(Bug::IgnoreNewLife) {
             // Another life has begun, or this view is far behind: the catalogue tells of what is
             // sealed, and the rest is read from there on.
             let streams = match load_streams(state.disk.as_mut(), &self.identity, &manifest) {
@@ -331,7 +333,8 @@ impl State {
         // Nobody needs a watermark at the end, and the next life may write in its place.
         let holds_records = |batch: &&Unproven| batch.header.kind != BatchKind::Watermark;
         let last = self.tail.unproven.iter().rfind(holds_records).map(|batch| batch.header.end());
-        let kept = if nobody_writes { last.unwrap_or_default() } else { Lsn(0) };
+        let all = nobody_writes || planted(Bug::ShowUnproven);
+        let kept = if all { last.unwrap_or_default() } else { Lsn(0) };
         let mut any = false;
         while self.tail.unproven.front().is_some_and(|next| next.header.end() <= told.max(kept)) {
             let Some(batch) = self.tail.unproven.pop_front() else { break };

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::sync::ordered::{AtomicU32, AtomicU64, Ordering};
 use ringlog_disk::sync::{Mutex, OnceLock, RwLock};
 use ringlog_disk::{DiskError, futex};
@@ -113,7 +114,7 @@ impl Published {
 
     fn wake(&self, bits: u32) {
         // Whoever waits has said so before looking at the marks a last time.
-        if self.waiting.load(Ordering::SeqCst) == 0 {
+        if self.waiting.load(Ordering::SeqCst) == 0 || planted(Bug::LoseFollowerWake) {
             return;
         }
         self.signal.fetch_add(1, Ordering::SeqCst);
@@ -214,6 +215,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::testing::WAKE_LIMIT;
 
     /// Runs `wait` on a thread of its own; fails if it does not come back.
     fn returns(wait: impl FnOnce(&Published) + Send + 'static) {
@@ -222,7 +224,7 @@ mod tests {
             wait(&Published::new(0));
             let _ = done.send(());
         });
-        end.recv_timeout(Duration::from_secs(60)).expect("it waits for ever");
+        end.recv_timeout(WAKE_LIMIT).expect("it waits for ever");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::sync::ordered::{AtomicU32, Ordering};
 use ringlog_disk::sync::{Mutex, OnceLock};
 
@@ -97,6 +98,8 @@ impl Ticket {
     /// gives the bit with which the bell is to be rung for the threads that wait, 0 for none.
     pub fn advance(&self, level: Level) -> u32 {
         self.change(|state| {
+            let high = planted(Bug::AcknowledgeTooHigh) && level == Level::Written;
+            let level = if high { Level::Synced } else { level };
             let reached = (state & LEVEL_MASK).max(level as u32);
             (state & FAILED) | reached
         })
@@ -106,6 +109,11 @@ impl Ticket {
     pub fn fail(&self, error: ReceiptError) -> u32 {
         let _ = self.failure.set(error); // the first failure is the one that is told
         self.change(|state| (state & LEVEL_MASK) | FAILED)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & WAITED_FOR != 0
     }
 
     fn change(&self, next: impl Fn(u32) -> u32) -> u32 {
@@ -124,7 +132,9 @@ impl Ticket {
         {
             let wakers =
                 std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-            wakers.into_iter().for_each(Waker::wake);
+            if !planted(Bug::LoseReceiptWaker) {
+                wakers.into_iter().for_each(Waker::wake);
+            }
         }
         self.bit
     }

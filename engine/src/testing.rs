@@ -25,6 +25,12 @@ use crate::shard::{Reply, Request, ShardCounts, Time};
 use crate::starting::{Begin, LastWord, Pools, Ready, open_shard};
 use crate::window::pool_for;
 
+/// How long a test waits for what would never come if the code were wrong: less where it is known
+/// to be wrong.
+#[cfg(test)]
+pub(crate) const WAKE_LIMIT: Duration =
+    Duration::from_secs(if cfg!(feature = "__mutants") { 5 } else { 60 });
+
 /// Which shard of which log a disk holds.
 #[derive(Clone, Copy, Debug)]
 pub struct ShardIdentity {

@@ -11,6 +11,7 @@ use io_uring::types::{Fd, Fixed, FsyncFlags};
 use super::flight::{Flight, Step, Work};
 use super::setup::Buffers;
 use crate::op::Slice;
+use crate::planted::{Bug, planted};
 use crate::sys::{CALL_BYTES_MAX, Parts};
 
 /// Which entry of an operation a completion belongs to: the two low bits of user_data. Behind them
@@ -84,7 +85,7 @@ pub(super) fn entries(
     let main = match &mut flight.work {
         Work::Write { data, offset, .. } if step != Step::Sync => {
             let rw_flags = if step == Step::WriteDsync { libc::RWF_DSYNC } else { 0 };
-            let offset = *offset + done as u64;
+            let offset = *offset + if planted(Bug::GoOnAtTheFirstOffset) { 0 } else { done as u64 };
             Some(write(data, done, offset, rw_flags, &mut flight.parts, target, memory))
         }
         Work::Read { slice, offset } => {

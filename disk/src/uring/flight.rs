@@ -6,6 +6,7 @@
 
 use crate::op::{Completion, DiskError, DiskErrorKind, Done, FileId, Flush, Slice, Tag};
 use crate::options::Primitive;
+use crate::planted::{Bug, planted};
 use crate::sys::{Errno, Parts};
 
 /// How often a step that did not run at all is tried again.
@@ -105,7 +106,10 @@ impl Flight {
     pub(super) fn begin(&mut self, tag: Tag, file: FileId, work: Work, primitive: Primitive) {
         self.step = match &work {
             Work::Write { flush: Flush::No, .. } => Step::Write,
-            Work::Write { flush: Flush::Own, .. } if primitive == Primitive::Dsync => {
+            Work::Write { flush, .. }
+                if primitive == Primitive::Dsync
+                    && (*flush == Flush::Own || planted(Bug::DsyncForFile)) =>
+            {
                 Step::WriteDsync
             }
             Work::Write { .. } => Step::WriteThenSync,
@@ -179,6 +183,9 @@ impl Flight {
     /// A flush that ran and failed is final: the next one could succeed without having written
     /// anything. Only one that was cancelled, and so never ran, is asked for again.
     fn sync_failed(&mut self, errno: Errno) -> Verdict {
+        if errno == libc::ECANCELED && planted(Bug::CancelledFlushIsDone) {
+            return Verdict::End(Ok(Done::Wrote));
+        }
         if errno == libc::ECANCELED && self.try_again() {
             return Verdict::Again(Step::Sync);
         }
@@ -189,6 +196,7 @@ impl Flight {
         if let Some(result) = self.sync_result
             && result != 0
             && result != -libc::ECANCELED
+            && !planted(Bug::RepeatFailedFlush)
         {
             return Verdict::End(Err(DiskError::from_errno(-result, "flush")));
         }
@@ -202,12 +210,12 @@ impl Flight {
             Err(_) => return self.not_run(-result, self.step != Step::WriteDsync, "write"),
         };
         self.done += bytes;
-        if self.done < self.total() {
+        if self.done < self.total() && !planted(Bug::IgnoreShortWriteInRing) {
             // A short write is no failure, and neither is the flush that it cancelled: the rest is
             // written, with a flush of its own. (With RWF_DSYNC each part flushes itself.)
             return Verdict::Again(self.step);
         }
-        let flushed = self.sync_result == Some(0) && !self.split;
+        let flushed = self.sync_result == Some(0) && (!self.split || planted(Bug::TrustSplitChain));
         if self.step != Step::WriteThenSync || flushed {
             return Verdict::End(Ok(Done::Wrote));
         }
@@ -219,7 +227,7 @@ impl Flight {
     fn not_run(&mut self, errno: Errno, after_signal: bool, doing: &str) -> Verdict {
         let harmless = match errno {
             libc::ECANCELED | libc::EAGAIN => true,
-            libc::EINTR => after_signal,
+            libc::EINTR => after_signal && !planted(Bug::SignalIsFailure),
             _ => false,
         };
         if harmless && self.try_again() {

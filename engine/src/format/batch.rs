@@ -126,7 +126,8 @@ impl BatchHeader {
             return Refused::damaged("expected a batch header, found other bytes");
         }
         let crc = get_u32(bytes, CRC_FIELD);
-        if expected_crc(bytes, CRC_FIELD, seed.0) != crc {
+        let zero = planted(Bug::AcceptZeroHeaderCrc) && crc == 0;
+        if expected_crc(bytes, CRC_FIELD, seed.0) != crc && !zero {
             return Refused::damaged(
                 "the checksum of a batch header does not fit its content, log, shard or segment",
             );
@@ -193,7 +194,8 @@ pub struct HeaderSeed(u32);
 impl HeaderSeed {
     /// For one segment of one shard of one log.
     pub fn new(log: LogId, shard: u16, segment: SegmentId) -> Self {
-        Self(seed_of(log, &[1, u64::from(shard), segment.0]) as u32)
+        let segment = if planted(Bug::SeedWithoutSegment) { 0 } else { segment.0 };
+        Self(seed_of(log, &[1, u64::from(shard), segment]) as u32)
     }
 }
 
@@ -396,7 +398,9 @@ pub fn check_body(
         check_section(&section, &batch[at..at + section.section_bytes()], at, seed, &mut visit)?;
         at += section.section_bytes();
     }
-    if let Some(bad) = batch[body_end..].iter().position(|byte| *byte != 0) {
+    if let Some(bad) = batch[body_end..].iter().position(|byte| *byte != 0)
+        && !planted(Bug::SkipPadding)
+    {
         return Err((body_end + bad, "padding that is not zero".into()));
     }
     Ok(())
@@ -493,7 +497,8 @@ fn check_frame(
     stream: StreamId,
 ) -> Result<FrameKind, &'static str> {
     let fits = expected_crc(frame, 0, seed.of(index)) == get_u32(frame, 0);
-    if !fits && !planted(Bug::AcceptEveryFrame) {
+    let zero = planted(Bug::AcceptZeroFrameCrc) && get_u32(frame, 0) == 0;
+    if !fits && !zero && !planted(Bug::AcceptEveryFrame) {
         return Err("the checksum does not fit");
     }
     if frame[FRAME_HEADER_BYTES + payload_bytes..].iter().any(|byte| *byte != 0) {
@@ -556,7 +561,7 @@ fn check_meta(header: &BatchHeader, batch: &[u8], body_end: usize) -> Result<(),
     if at != body_end || frames != u64::from(header.frames) {
         return Err((at, "sections that do not add up to their batch".into()));
     }
-    if meta.finalize() != header.meta_crc {
+    if meta.finalize() != header.meta_crc && !planted(Bug::SkipSectionChecksum) {
         return Err((
             BATCH_HEADER_BYTES,
             "the checksum of the section headers does not fit".into(),

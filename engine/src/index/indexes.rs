@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{Disk, DiskError, DiskErrorKind, FileId, Op};
 
 use super::cache::Cache;
@@ -452,7 +453,8 @@ impl Access<'_> {
         drop(one_at_a_time);
         let mut why = format!("index of segment {segment}: {why}");
         // What is told of a damaged segment may be less than what was there: that is not stored.
-        if all.stores && rebuilt.passed_over_blocks == 0 {
+        let whole = rebuilt.passed_over_blocks == 0 || planted(Bug::StoreIndexWithHoles);
+        if all.stores && whole {
             let store =
                 Op::Store { name: names::index(segment), content: rebuilt.file.clone().into() };
             if let Err(error) = ask(self.disk, store) {

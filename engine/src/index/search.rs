@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ringlog_disk::planted::{Bug, planted};
+
 use super::file::{Fault, Loaded};
 use super::postings::{Posting, Snapshot, TimePoint};
 use crate::format::index::{EXTENTS_PER_PAGE, Extent, POINTS_PER_PAGE, POSTINGS_PER_PAGE, Slot};
@@ -160,6 +162,7 @@ impl<'a, P: Pages> Search<'a, P> {
         }
         // Within an extent nothing is missing, so the offset lies in it or before it.
         let wanted = offset.0.saturating_sub(extent.first.0);
+        let wanted = wanted + u64::from(planted(Bug::SearchOffsetTooFar));
         let each = POSTINGS_PER_PAGE as u64;
         let (place, count) = (u64::from(extent.place), u64::from(extent.postings));
         let (first_page, last_page) = (place / each, (place + count).saturating_sub(1) / each);
@@ -214,6 +217,7 @@ const _: () = assert!(EXTENTS_PER_PAGE > 1 && POINTS_PER_PAGE > 1);
 
 /// The block of the last point before a time; the first block where there is none.
 fn point_before(points: &[TimePoint], timestamp_ns: u64) -> u32 {
+    let timestamp_ns = timestamp_ns.saturating_add(u64::from(planted(Bug::SearchTimeTooFar)));
     let behind = points.partition_point(|point| point.timestamp_ns < timestamp_ns);
     behind.checked_sub(1).and_then(|at| points.get(at)).map_or(0, |point| point.block)
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use ringlog_disk::planted::{Bug, planted};
+
 use super::kit::ShardReads;
 use super::record::{Record, RecordRef};
 use super::walk::{Step, Walk};
@@ -133,7 +135,12 @@ impl Follower {
                 Ok(None) if self.finished => return Poll::Ready(None),
                 Err(error) => return Poll::Ready(Some(Err(error))),
                 // Looks once more behind it, so that nothing is missed in between.
-                Ok(None) if first => self.reads.published.wake_task(cx.waker()),
+                Ok(None) if first => {
+                    self.reads.published.wake_task(cx.waker());
+                    if planted(Bug::FollowLooksOnce) {
+                        break;
+                    }
+                }
                 Ok(None) => {}
             }
         }
@@ -194,7 +201,10 @@ impl Follower {
         while self.unproven.front().is_some_and(|(end, _)| *end <= durable) {
             self.unproven.pop_front();
         }
-        if failed && let Some((_, first)) = self.unproven.pop_front() {
+        if failed
+            && let Some((_, first)) = self.unproven.pop_front()
+            && !planted(Bug::HideRetraction)
+        {
             self.finished = true;
             return Err(ReadError::Retracted { first });
         }
@@ -269,5 +279,51 @@ impl std::fmt::Debug for Follower {
             .field("visibility", &self.visibility)
             .field("finished", &self.finished)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Waker;
+
+    use ringlog_disk::MemoryDevice;
+
+    use super::*;
+    use crate::ids::LogId;
+    use crate::published::Published;
+    use crate::reader::Live;
+    use crate::recovery::Identity;
+
+    /// Something happens with the second look.
+    struct LateNews {
+        published: Arc<Published>,
+        looks: AtomicU32,
+    }
+
+    impl Live for LateNews {
+        fn refresh(&self) -> Result<(), ReadError> {
+            if self.looks.fetch_add(1, Ordering::Relaxed) == 1 {
+                self.published.end(None);
+            }
+            Ok(())
+        }
+
+        fn nap(&self, _: Option<Duration>) {}
+    }
+
+    /// What happens between the look and the leaving of the waker would wake nobody.
+    #[test]
+    fn who_has_left_a_waker_looks_again() {
+        let published = Arc::new(Published::new(0));
+        let live = LateNews { published: Arc::clone(&published), looks: AtomicU32::new(0) };
+        let identity = Identity { log: LogId([1; 16]), shard: 0, segment_bytes: 1 << 20 };
+        let device = MemoryDevice::new();
+        let open_disk = Box::new(move || Ok(Box::new(device.root().disk()) as _));
+        let mut reads = ShardReads::new(identity, published, (false, false), open_disk);
+        reads.live = Some(Arc::new(live));
+        let mut follower = Follower::new(Arc::new(reads), StreamId(1), None).unwrap();
+        let polled = follower.poll_next(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(None)), "{polled:?}");
     }
 }

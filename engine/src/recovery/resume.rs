@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{BlockPool, Disk, DiskError, DiskErrorKind, Done, FileId, Flush, Op, Slice};
 
-use super::tail::{Part, SCAN_FILE, Tail, Unproven, differs};
+use super::tail::{Part, SCAN_FILE, Tail, Unproven, differs, take_proven};
 use super::{Effects, Identity, ask, list_files, read_effects};
 use crate::error::OpenError;
 use crate::format::batch::{BatchKind, HeaderSeed};
@@ -53,6 +53,11 @@ struct Resume<'a> {
 
 impl Resume<'_> {
     fn run(&mut self, mut tail: Tail) -> Result<(Start, u64), OpenError> {
+        while planted(Bug::ServeUnprovenTail)
+            && let Some(batch) = tail.unproven.pop_front()
+        {
+            take_proven(&mut tail, batch);
+        }
         let mut entries: Vec<CatalogueEntry> = tail.catalogue.drain(..).flatten().collect();
         let mut parts = std::mem::take(&mut tail.proven_parts);
         let mut rewritten = 0;
@@ -61,7 +66,9 @@ impl Resume<'_> {
         if !tail.unproven.is_empty() {
             // The first write of a life comes after its epoch is durable. What is there already
             // stays valid: this life begins to write behind it.
-            self.raise_epoch(tail.end, proven)?;
+            if !planted(Bug::RewriteBeforeEpoch) {
+                self.raise_epoch(tail.end, proven)?;
+            }
             entries.extend(tail.streams.take_changes());
             let fresh = self.rewrite(&mut tail, &parts, chain, &mut entries, &mut rewritten)?;
             chain = fresh.last().map_or(chain, |part| part.so_far.chain_end);
@@ -143,7 +150,7 @@ impl Resume<'_> {
             self.manifest.life_lsn = life_lsn;
         }
         self.manifest.proven_lsn = proven;
-        self.manifest.clean = false;
+        self.manifest.clean &= planted(Bug::StayClean);
         self.replace_manifest()?;
         Ok(())
     }
@@ -272,7 +279,9 @@ impl Resume<'_> {
         }
         self.close_source(&mut source)?;
         self.finish_fresh(target)?;
-        ask(self.disk, Op::SyncDir)?;
+        if !planted(Bug::SkipDirectorySyncOfRewritten) {
+            ask(self.disk, Op::SyncDir)?;
+        }
         Ok(fresh)
     }
 
@@ -314,7 +323,9 @@ impl Resume<'_> {
     }
 
     fn finish_fresh(&mut self, file: FileId) -> Result<(), DiskError> {
-        ask(self.disk, Op::Sync { file })?;
+        if !planted(Bug::SkipFlushOfRewritten) {
+            ask(self.disk, Op::Sync { file })?;
+        }
         ask(self.disk, Op::Close { file }).map(drop)
     }
 

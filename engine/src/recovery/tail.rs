@@ -135,7 +135,9 @@ const _: () = {
 
 /// Which lives may have written at an LSN.
 pub(crate) fn epoch_fits(manifest: &Manifest, header: &BatchHeader) -> bool {
-    if header.lsn >= manifest.life_lsn {
+    if planted(Bug::AcceptEveryEpoch) {
+        true
+    } else if header.lsn >= manifest.life_lsn {
         header.epoch == manifest.epoch
     } else {
         header.epoch < manifest.epoch
@@ -280,7 +282,9 @@ impl Scan<'_> {
                 return Ok(());
             }
             let here = self.tail.end;
-            let proof = if self.told_durable > here { Proof::Beyond } else { Proof::NotBeyond };
+            let beyond = self.told_durable > here && !planted(Bug::CutDurableSilently);
+            let beyond = beyond || planted(Bug::RefuseTornTail) && stop.remains;
+            let proof = if beyond { Proof::Beyond } else { Proof::NotBeyond };
             match decide(Found::Other, next, proof) {
                 Decision::Take | Decision::NextSegment => {}
                 Decision::Cut => {
@@ -455,7 +459,7 @@ impl Scan<'_> {
                     return Err(differs(segment, SEGMENT_HEADER_BYTES));
                 }
             }
-            if at == 0 && joins {
+            if at == 0 && joins && !planted(Bug::ForgetNextSegment) {
                 self.close(window)?;
                 return Ok(NextSegment::Joins);
             }
@@ -530,6 +534,7 @@ impl Scan<'_> {
             if let Ok((header, _)) = BatchHeader::decode(bytes, seed, Lsn(lsn))
                 && epoch_fits(self.manifest, &header)
                 && let Some(begins) = lsn.checked_sub(before)
+                && !planted(Bug::IgnoreProofInHeaders)
             {
                 base = Some(begins);
                 self.told_durable = self.told_durable.max(header.durable_lsn);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{Block, Flush, Op, Slice, Tag};
 
 use super::retention::Reason;
@@ -140,7 +141,7 @@ impl Shard {
             };
             let fits = draft.bytes + more <= bytes_max;
             let is_first = draft.batches == 0 && gathered.is_none();
-            let apart = chunk.apart;
+            let apart = chunk.apart || planted(Bug::SplitCommits);
             if !(fits || is_first && more <= room) || apart && !is_first {
                 break;
             }
@@ -276,7 +277,11 @@ impl Shard {
             kind,
             lsn: self.staged,
             epoch: self.config.epoch,
-            durable_lsn: self.durable,
+            durable_lsn: if planted(Bug::WriteDurableLsnTooLarge) {
+                self.staged
+            } else {
+                self.durable
+            },
             timestamp_ns: self.last_ns,
             body_bytes: 0,
             stored_bytes: stored as u32,
@@ -391,11 +396,16 @@ impl Shard {
             flush_travels: flush != Flush::No,
         });
         let offset = SEGMENT_HEADER_BYTES + (begin.0 - base.0);
+        let own = planted(Bug::FlushOwnBytesOnly) && flush == Flush::File;
+        let flush = if own { Flush::Own } else { flush };
         (self.take_off(flight), Op::Write { file, offset, data, flush })
     }
 
     /// Puts the durable LSN on record once the shard has been idle for a while.
     pub(super) fn watermark(&mut self, now: Time) -> Option<(Tag, Op)> {
+        if planted(Bug::SkipWatermark) {
+            return None;
+        }
         let idle = self.idle_since_ns? + WATERMARK_AFTER_NS <= now.mono_ns;
         if !idle || !self.watermark_wanted() || !self.is_idle() || self.watermark_in_flight {
             return None;

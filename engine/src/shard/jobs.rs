@@ -111,7 +111,8 @@ impl Shard {
                 let Some(mut block) = self.config.meta_blocks.take() else { return Step::Later };
                 header.encode(&mut block);
                 let data = vec![Slice { block, len: BLOCK_BYTES }];
-                Op::Write { file: *file, offset: 0, data, flush: Flush::File }
+                let flush = if planted(Bug::SkipHeaderFlush) { Flush::No } else { Flush::File };
+                Op::Write { file: *file, offset: 0, data, flush }
             }
             (JobKind::List, 0) if planted(Bug::SkipDirectorySync) => return Step::Skip,
             (JobKind::List, 0) => Op::SyncDir,
@@ -131,11 +132,12 @@ impl Shard {
                 footer.encode(&mut block);
                 let data = vec![Slice { block, len: BLOCK_BYTES }];
                 let offset = SEGMENT_HEADER_BYTES + (so_far.end_lsn.0 - so_far.base_lsn.0);
-                Op::Write { file, offset, data, flush: Flush::File }
+                let flush = if planted(Bug::SkipFooterFlush) { Flush::No } else { Flush::File };
+                Op::Write { file, offset, data, flush }
             }
             (JobKind::Seal { sealing: Sealing { entries, part, .. }, .. }, 1)
             | (JobKind::Close { entries, part }, 1) => {
-                if entries.is_empty() {
+                if entries.is_empty() || planted(Bug::SkipCatalogue) {
                     return Step::Skip;
                 }
                 let (log, shard, number) = (self.config.log, self.config.shard, self.next_part());
@@ -173,7 +175,9 @@ impl Shard {
                         && Some(entry.segment) == last
                     {
                         manifest.trimmed_lsn = sealed.end_lsn;
-                        manifest.trimmed_chain = sealed.chain_end;
+                        if !planted(Bug::ForgetTrimmedChain) {
+                            manifest.trimmed_chain = sealed.chain_end;
+                        }
                     }
                 }
                 manifest.segments.retain(|entry| last.is_none_or(|last| entry.segment > last));
@@ -224,8 +228,8 @@ impl Shard {
     /// The manifest with what is known now. Replacing it is the commit point of every job.
     fn replace_manifest(&mut self) -> Op {
         let manifest = &mut self.rotation.manifest;
-        manifest.generation += 1;
-        manifest.proven_lsn = self.durable;
+        manifest.generation += u64::from(!planted(Bug::KeepGeneration));
+        manifest.proven_lsn = if planted(Bug::ProveTooMuch) { self.written } else { self.durable };
         Op::Replace { name: names::manifest(), content: manifest.encode() }
     }
 
@@ -285,7 +289,10 @@ impl Shard {
     pub(super) fn step_done(&mut self, mut job: Job) {
         match (&mut job.kind, job.step) {
             (JobKind::Prepare { segment, file, spare }, 2) => {
-                self.rotation.prepared.push((*segment, *file));
+                match planted(Bug::OpenUnlisted) {
+                    true => self.rotation.ready.push_back((*segment, *file)),
+                    false => self.rotation.prepared.push((*segment, *file)),
+                }
                 self.rotation.files.push((*segment, *file));
                 self.counts.recycled += u64::from(spare.is_some());
                 return;

@@ -621,7 +621,8 @@ impl Shard {
     /// Trims of streams that have become durable since the last call.
     pub fn take_trims(&mut self) -> impl Iterator<Item = (StreamId, Offset)> {
         // A batch is durable as a whole.
-        let durable = self.trims.iter().take_while(|(lsn, ..)| *lsn < self.durable).count();
+        let is_durable = |lsn: Lsn| lsn < self.durable || planted(Bug::PublishTrimEarly);
+        let durable = self.trims.iter().take_while(|(lsn, ..)| is_durable(*lsn)).count();
         self.trims.drain(..durable).map(|(_, stream, before)| (stream, before))
     }
 
@@ -637,13 +638,16 @@ impl Shard {
             let tickets = commit.tickets.into_iter().flatten();
             self.failures.extend(tickets.map(|ticket| (ticket, told.clone())));
         }
-        for chunk in self.pending.drain(..) {
+        for mut chunk in self.pending.drain(..) {
+            if planted(Bug::LeaveThePendingWaiting) {
+                std::mem::forget(chunk.ticket.take());
+            }
             self.failures.extend(chunk.ticket.map(|ticket| (ticket, told.clone())));
         }
         for one in self.waiting.drain(..) {
             self.replies.push((one.id, Reply::Poisoned(error.clone())));
         }
-        self.poison = Some(error);
+        self.poison = Some(error).filter(|_| !planted(Bug::GoOnAfterFailure));
     }
 
     /// The disk is full: what waits for a place and for more than memory is refused, so that
@@ -660,7 +664,8 @@ impl Shard {
                 kept.push_back(chunk);
             } else {
                 self.gave_up |= chunk.level == Durability::Memory;
-                self.failures.extend(chunk.ticket.map(|ticket| (ticket, ReceiptError::DiskFull)));
+                let told = chunk.ticket.filter(|_| !planted(Bug::LeaveTheRefusedWaiting));
+                self.failures.extend(told.map(|ticket| (ticket, ReceiptError::DiskFull)));
             }
         }
         self.pending = kept;
@@ -694,6 +699,7 @@ impl Shard {
     /// what a limit of this process counts.
     fn is_full(error: &DiskError) -> bool {
         matches!(error.kind, DiskErrorKind::NoSpace | DiskErrorKind::Limit)
+            && !planted(Bug::FullDiskIsFailure)
     }
 }
 

@@ -7,6 +7,7 @@
 //! speaks of as many records as the manifest does; else the segment stays. What lies in stream 0,
 //! creations and trims, is in the catalogue when its segment is sealed, and holds nothing back.
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{Done, Op};
 
 use super::{Shard, Time};
@@ -14,7 +15,7 @@ use crate::format::Refused;
 use crate::format::index::IndexHeader;
 use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::segment::Sealed;
-use crate::ids::{Offset, SegmentId, StreamId};
+use crate::ids::{Lsn, Offset, SegmentId, StreamId};
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 
@@ -77,7 +78,8 @@ impl Shard {
     }
 
     fn trims_are_durable(&self) -> bool {
-        self.trims.iter().all(|(lsn, ..)| *lsn < self.durable)
+        let durable = |lsn: &Lsn| *lsn < self.durable || planted(Bug::ReclaimBeforeDurable);
+        self.trims.iter().all(|(lsn, ..)| durable(lsn))
     }
 
     /// When [`Shard::look_for_trimmed`] has something to do.
@@ -168,6 +170,7 @@ impl Shard {
                 records += u64::from(extent.records);
                 extents += 1;
                 let trimmed = self.streams.trimmed_before(extent.stream);
+                let trimmed = Offset(trimmed.0 + u64::from(planted(Bug::ReclaimOneTooEarly)));
                 if extent.stream != StreamId::CATALOGUE && extent.end() > trimmed {
                     holds_back = Some((extent.stream, extent.end()));
                 }

@@ -85,7 +85,7 @@ impl Keeper {
     fn watch_clock(&mut self, newest_ns: u64, now: Time) {
         let ahead = i128::from(now.wall_ns) - i128::from(now.mono_ns);
         let before = self.ahead_ns.replace(ahead);
-        if self.paused.is_some() {
+        if self.paused.is_some() || planted(Bug::TrustJumpedClock) {
             return;
         }
         let why = match before {
@@ -160,10 +160,14 @@ impl Shard {
         let others = 1 + rotation.ahead(&self.config) as u64;
         let by_bytes = files_max(&self.config, bounds)
             .map_or(0, |files| (full as u64).saturating_sub(files.saturating_sub(others)));
-        let by_count = bounds.max_segments.map_or(0, |max| (all.len() as u64).saturating_sub(max));
+        let over = |max: u64| (all.len() as u64).saturating_sub(max);
+        let less = u64::from(planted(Bug::RetainOneTooFew));
+        let by_count = bounds.max_segments.map_or(0, |max| over(max.saturating_sub(less)));
         let too_old = |(_, sealed): &&(SegmentId, Sealed)| {
             let age = bounds.max_age.filter(|_| by_age).map(saturating_nanos);
-            age.is_some_and(|age| sealed.last_ns.saturating_add(age) <= now.wall_ns)
+            let born =
+                if planted(Bug::AgeByFirstRecord) { sealed.first_ns } else { sealed.last_ns };
+            age.is_some_and(|age| born.saturating_add(age) <= now.wall_ns)
         };
         let by_age = all.iter().take_while(too_old).count() as u64;
         let count = by_bytes.max(by_count).max(by_age).min(all.len() as u64);

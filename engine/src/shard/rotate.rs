@@ -22,6 +22,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{DiskError, DiskErrorKind, Done, FileId, Op, Tag};
 
 use super::jobs::{CLOSE_SEALED, Job, JobKind, Sealing, Step};
@@ -163,7 +164,7 @@ impl Rotation {
     }
 
     pub(super) fn is_sealed_to(&self, lsn: Lsn) -> bool {
-        self.sealed_to >= lsn
+        self.sealed_to >= lsn || planted(Bug::AnswerRotateAtOnce)
     }
 
     fn free_file(&self) -> Option<FileId> {
@@ -290,7 +291,9 @@ impl Shard {
         if rotation.ready.is_empty() && !rotation.prepared.is_empty() {
             return start(JobKind::List);
         }
-        let sealable = |sealing: &Sealing| sealing.open.so_far.end_lsn <= durable;
+        let sealable = |sealing: &Sealing| {
+            sealing.open.so_far.end_lsn <= durable || planted(Bug::SealBeforeDurable)
+        };
         if rotation.sealing.front().is_some_and(sealable) {
             let sealing = rotation.sealing.pop_front()?;
             return start(JobKind::Seal { sealing, obsolete: Vec::new() });
@@ -336,7 +339,8 @@ impl Shard {
             let spare = rotation.spares.pop();
             return start(JobKind::Prepare { segment, file, spare });
         }
-        let quiet = self.pending.is_empty() && self.durable == self.staged;
+        let durable = self.durable == self.staged || planted(Bug::CloseBeforeDurable);
+        let quiet = self.pending.is_empty() && durable;
         if self.rotation.closing == Closing::Wanted && quiet && self.rotation.sealing.is_empty() {
             return start(JobKind::Close { entries: self.streams.take_changes(), part: None });
         }
@@ -349,7 +353,7 @@ impl Shard {
         let (spares, stale_indexes) = (&mut rotation.spares, &mut rotation.stale_indexes);
         let before = spares.len();
         rotation.retired.retain(|segment| {
-            let held = Arc::strong_count(segment) > 1;
+            let held = Arc::strong_count(segment) > 1 && !planted(Bug::RecycleUnderReader);
             if !held {
                 spares.push(segment.segment);
                 stale_indexes.push(segment.segment);
@@ -372,7 +376,8 @@ impl Shard {
         }
         match result {
             Ok(_) => {
-                self.rotation.disk_full = self.rotation.prepare_at.is_some();
+                let full = self.rotation.prepare_at.is_some();
+                self.rotation.disk_full = full && !planted(Bug::ForgetFullDisk);
                 self.step_done(job);
             }
             Err(_) if job.stores_index() => {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ringlog_disk::planted::{Bug, planted};
+
 use crate::format::batch::Run;
 use crate::format::catalogue::CatalogueEntry;
 use crate::ids::{Offset, StreamId};
@@ -33,7 +35,7 @@ impl Streams {
     pub(crate) fn place(&mut self, run: &mut Run) {
         let state = self.state(run.stream);
         run.base = Offset(state.next);
-        state.next += u64::from(run.count);
+        state.next += u64::from(run.count) - u64::from(planted(Bug::GiveOffsetTwice));
         if !state.touched {
             state.touched = true;
             self.touched.push(run.stream);
@@ -58,7 +60,7 @@ impl Streams {
     /// The records of a stream below an offset are not there any more.
     pub(crate) fn trim(&mut self, stream: StreamId, before: Offset) {
         let known = self.trimmed.entry(stream).or_default();
-        *known = before.max(*known);
+        *known = if planted(Bug::TakeTrimBack) { before } else { before.max(*known) };
         self.touch(stream);
     }
 
@@ -128,12 +130,16 @@ impl Streams {
     fn entry(&mut self, stream: StreamId, with_name: bool) -> CatalogueEntry {
         let index = stream.0 as usize;
         let state = &mut self.states[index];
-        let with_name = std::mem::take(&mut state.unnamed) || with_name;
+        let new = std::mem::take(&mut state.unnamed) && !planted(Bug::ForgetNameInCatalogue);
+        let with_name = new || with_name;
         state.touched = false;
         CatalogueEntry {
             stream,
             next_offset: Offset(self.states[index].next),
-            trimmed_before: self.trimmed_before(stream),
+            trimmed_before: match planted(Bug::ForgetTrimInCatalogue) {
+                true => Offset(0),
+                false => self.trimmed_before(stream),
+            },
             name: if with_name { self.names[index].clone() } else { None },
         }
     }

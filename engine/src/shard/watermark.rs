@@ -42,6 +42,9 @@ impl Shard {
             if commit.end <= self.written {
                 continue;
             }
+            if !commit.written && planted(Bug::WrittenOutOfOrder) {
+                continue;
+            }
             if !commit.written {
                 break;
             }
@@ -56,7 +59,11 @@ impl Shard {
             }
         }
         while let Some(commit) = self.commits.front() {
-            if !(commit.written && (commit.flushed || planted(Bug::AcknowledgeAtWrite))) {
+            let later = || self.commits.iter().any(|commit| commit.flushed);
+            let flushed = commit.flushed
+                || planted(Bug::AcknowledgeAtWrite)
+                || planted(Bug::DurableOutOfOrder) && later();
+            if !(commit.written && flushed) {
                 break;
             }
             let Some(commit) = self.commits.pop_front() else { break };
@@ -102,7 +109,7 @@ impl Shard {
         let segment = self.commits.front()?.segment;
         let mut covers = None;
         for commit in self.commits.iter().filter(|commit| commit.segment == segment) {
-            if commit.written {
+            if commit.written || planted(Bug::FlushCoversWhatIsInFlight) {
                 covers = Some(commit.end);
             } else if commit.end <= self.sync_wanted || covers.is_none() {
                 return None; // once it is written, one flush will do for all
@@ -110,7 +117,11 @@ impl Shard {
                 break;
             }
         }
-        let (covers, file) = (covers?, self.rotation.file_of(segment)?);
+        let mut file = self.rotation.file_of(segment)?;
+        if let (Some(open), true) = (&self.rotation.open, planted(Bug::FlushTheOpenFile)) {
+            file = open.file;
+        }
+        let covers = covers?;
         if covers == self.staged {
             self.plans.begun(); // whoever asked for it, it covers what the policies count
         }

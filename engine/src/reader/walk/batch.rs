@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ringlog_disk::planted::{Bug, planted};
+
 use super::{Bytes, Jump, Walk};
 use crate::error::ReadError;
 use crate::format::batch::{BatchHeader, BatchKind, HeaderSeed, check_stream};
@@ -47,6 +49,7 @@ impl Walk {
             let written = self.reads.published.mark(Visibility::Written);
             let there = open.end.map_or(written, |end| end.min(written));
             let bytes = SEGMENT_HEADER_BYTES + there.0.saturating_sub(open.segment.base_lsn.0);
+            let bytes = if planted(Bug::ReadPastWritten) { u64::MAX } else { bytes };
             open.window.set_end(bytes.min(open.file_bytes));
         }
         match self.open.as_ref().map(|open| open.postings.is_some()) {
@@ -79,7 +82,9 @@ impl Walk {
         if header.kind == BatchKind::Gap && self.jump != Jump::Damage && !may_be_trimmed {
             self.jump = Jump::Gap;
         }
-        self.trimmed = self.reads.published.trimmed_before(self.stream);
+        if !planted(Bug::ReadTrimmedRecords) {
+            self.trimmed = self.reads.published.trimmed_before(self.stream);
+        }
         let batch = &mut self.batch;
         batch.bytes = bytes;
         batch.lsn = header.lsn;
@@ -152,11 +157,14 @@ impl Walk {
             false => open.window.get(disk, file_offset, BLOCK_BYTES)?,
         };
         let (header, chain) = match BatchHeader::decode(block, seed, self.at) {
-            Ok((header, _)) if header.epoch < self.epoch => {
+            Ok((header, _)) if header.epoch < self.epoch && !planted(Bug::ReadOlderLife) => {
                 let what = "a batch of an older life than the one before it".to_owned();
                 return Ok(Err((file_offset, what)));
             }
-            Ok((header, chain)) if self.chain.is_none_or(|before| before == header.previous) => {
+            Ok((header, chain))
+                if self.chain.is_none_or(|before| before == header.previous)
+                    || planted(Bug::ReadUnchained) =>
+            {
                 (header, chain)
             }
             Ok(_) => {
@@ -205,7 +213,8 @@ impl Walk {
             let offset = SEGMENT_HEADER_BYTES + (self.at.0 - base);
             let block = open.window.get(kit.disk.as_mut(), offset, BLOCK_BYTES)?;
             // What lives before this one have left behind their end is no part of the log.
-            let goes_on = |header: &BatchHeader| header.epoch >= self.epoch;
+            let goes_on =
+                |header: &BatchHeader| header.epoch >= self.epoch || planted(Bug::ReadOlderLife);
             if BatchHeader::decode(block, seed, self.at).is_ok_and(|(header, _)| goes_on(&header)) {
                 break;
             }

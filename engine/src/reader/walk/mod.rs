@@ -13,6 +13,8 @@ mod enter;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ringlog_disk::planted::{Bug, planted};
+
 use super::kit::{Kit, ShardReads};
 use super::record::{Record, RecordRef};
 use crate::error::{Corruption, ReadError};
@@ -248,7 +250,8 @@ impl Walk {
 
     /// A frame of the stream, in order: a record, or a reason why the offsets jump.
     fn take_frame(&mut self, frame: FrameRef, end: Option<Offset>) -> Result<Taken, ReadError> {
-        if frame.offset < self.next || frame.offset < self.trimmed {
+        let again = frame.offset < self.next && !planted(Bug::RepeatRecords);
+        if again || frame.offset < self.trimmed {
             self.pass();
             return Ok(Taken::Nothing);
         }
@@ -265,7 +268,7 @@ impl Walk {
             self.next = frame.offset;
             return Err(ReadError::Corrupt { corruption, resumes_at: Some(frame.offset) });
         }
-        if jumped && !silent {
+        if jumped && !silent && !planted(Bug::HideLostRecords) {
             let (first, next) = (self.next, frame.offset);
             self.next = next;
             return Err(match jump {
