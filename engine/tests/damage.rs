@@ -182,6 +182,24 @@ fn forget_index(fixture: &Fixture, segment: u64) {
     std::fs::remove_file(fixture.segment(segment).with_extension("idx")).unwrap();
 }
 
+/// What an index made of a damaged segment leaves out is not what was never there.
+#[test]
+fn an_index_of_a_damaged_segment_is_not_kept() {
+    let fixture = Fixture::new();
+    forget_index(&fixture, 1);
+    fixture.change(&fixture.segment(1), |bytes| bytes[3 * BLOCK..9 * BLOCK].fill(0));
+    let open = || Log::open(fixture.path(), options()).unwrap();
+    let look = |log: Log| {
+        let content = Content::of(&log);
+        log.close().unwrap();
+        assert!(corrupt_reads(&content) > 0, "{:?}", content.errors);
+        format!("{:?}", content.errors)
+    };
+    let first = look(open());
+    assert!(!fixture.segment(1).with_extension("idx").exists());
+    assert_eq!(look(open()), first);
+}
+
 #[test]
 fn a_flipped_bit_in_a_segment_that_was_closed_cleanly() {
     let fixture = Fixture::new();
@@ -640,6 +658,35 @@ fn a_torn_tail_is_a_note_and_no_damage() {
     let content = Content::of(&log);
     assert_eq!(content.errors, []);
     assert_eq!(content.count(), fixture.records() - 8);
+}
+
+/// Nothing behind the damage tells how far the stream had come.
+#[test]
+fn a_stream_whose_last_records_are_lost_goes_on_behind_them() {
+    let fixture = Fixture::new();
+    let log = Log::open(fixture.path(), options()).unwrap();
+    let append = |stream: &str| {
+        let stream = log.stream(stream).unwrap();
+        stream.append(b"in a batch of its own").unwrap().wait().unwrap()
+    };
+    let places: Vec<_> = (0..5).map(|_| append("quiet")).collect();
+    let last = places[4];
+    for _ in 0..5 {
+        append("busy");
+    }
+    let killed = Fixture::from_files(&fixture, &fixture.files());
+    drop(log);
+    let is_last = |block: &[u8]| block[..4] == *b"RLb1" && block[8..16] == last.lsn.0.to_le_bytes();
+    killed.change(&killed.segment(2), |bytes| {
+        let batch = bytes.chunks_mut(BLOCK).find(|block| is_last(block)).expect("the batch");
+        batch[50] ^= 2;
+    });
+    let report = repair(killed.path(), &mut |_| {}).unwrap();
+    let lost: Vec<_> = report.lost.iter().filter(|lost| lost.stream == "quiet").collect();
+    assert!(matches!(lost[..], [lost] if lost.first == last.offset), "{report:?}");
+    let log = Log::open(killed.path(), options()).unwrap();
+    let next = log.stream("quiet").unwrap().append(b"new").unwrap().wait().unwrap();
+    assert!(next.offset > last.offset, "{} is given out once more", last.offset);
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Clean closes: what they leave, what the next life takes on trust, and what crashes make of it.
 
+use ringlog::format::batch::{BATCH_HEADER_BYTES, BatchHeader, HeaderSeed};
 use ringlog::format::manifest::{Manifest, SegmentState};
-use ringlog::{Durability, Reply, Request, SyncPolicy};
+use ringlog::format::segment::SEGMENT_HEADER_BYTES;
+use ringlog::{Durability, OpenError, Reply, Request, SyncPolicy};
 use ringlog_sim::faults::{Class, Effect, Fault, Landed, When};
 use ringlog_sim::watch::Seen;
 use ringlog_sim::{Crash, Moment, SimWorld};
 
-use crate::common::{MS, Running, open, options, try_open, world};
+use crate::common::{IDENTITY, MS, Running, open, options, try_open, world};
 
 fn close(mut shard: Running) {
     assert_eq!(shard.ask_and_wait(Request::Close), Reply::Done);
@@ -316,4 +318,31 @@ fn two_lives(world: &SimWorld, records: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8
         }
     }
     (sure, begun)
+}
+
+/// Another batch in the place of the last one, sound in itself, that continues something else.
+#[test]
+fn the_last_batch_of_a_closed_log_is_the_one_that_the_manifest_names() {
+    let (world, records) = closed_log();
+    let manifest = manifest(&world);
+    let (segment, so_far) = manifest.closed().expect("a closed segment");
+    let file = format!("{:016x}.seg", segment.0);
+    let seed = HeaderSeed::new(IDENTITY.log, IDENTITY.shard, segment);
+    let content = world.read(&file);
+    // The batches lie one behind the other, behind the header of the segment.
+    let (mut lsn, mut last) = (so_far.base_lsn, None);
+    while lsn < so_far.end_lsn {
+        let at = (SEGMENT_HEADER_BYTES + (lsn.0 - so_far.base_lsn.0)) as usize;
+        let (header, _) = BatchHeader::decode(&content[at..], seed, lsn).expect("a batch");
+        lsn = header.end();
+        last = Some((at, header));
+    }
+    let (at, mut header) = last.expect("a last batch");
+    assert_eq!(strict(&world.fork()).read(), records);
+    header.previous ^= 1;
+    let mut front = [0; BATCH_HEADER_BYTES];
+    header.encode(seed, &mut front);
+    world.overwrite(&file, at as u64, &front);
+    let refused = try_open(&world, &options(SyncPolicy::EveryCommit)).err();
+    assert!(matches!(refused, Some(OpenError::Corrupt(_))), "{refused:?}");
 }

@@ -1,6 +1,6 @@
 //! What happens when memory or the disk is full.
 
-use ringlog::{AppendError, Durability, FullReason, ReceiptError, SyncPolicy};
+use ringlog::{AppendError, Durability, FullReason, ReceiptError, Request, SyncPolicy};
 
 use crate::common::{MS, SEGMENT_BYTES, open, poll, world};
 
@@ -71,4 +71,62 @@ fn a_full_disk_refuses_keeps_what_is_acknowledged_and_goes_on_by_itself() {
     shard.check();
     world.crash(&ringlog_sim::Crash::losing_all());
     assert_eq!(open(&world, SyncPolicy::EveryCommit).read(), acknowledged);
+}
+
+/// There is no room for the next segment, but for smaller things there is.
+#[test]
+fn a_disk_without_room_for_a_segment_stays_full_whatever_else_goes_well() {
+    let world = world();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    world.set_capacity(Some(world.used_bytes() + SEGMENT_BYTES / 2));
+    let mut refused = None;
+    for at in 0..100 {
+        match shard.append(&[at; 200_000], Durability::Synced) {
+            Ok(mut receipt) => {
+                shard.turns(60);
+                assert!(poll(&mut receipt).is_some(), "it waits without end");
+                if shard.shard.is_disk_full() {
+                    // Sealing still works, and makes no room.
+                    shard.ask(Request::Rotate);
+                    shard.turns(60);
+                }
+            }
+            Err(error) => refused = refused.or(Some(error)),
+        }
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused, Some(AppendError::Full { reason: FullReason::Disk }));
+    shard.check();
+}
+
+#[test]
+fn nobody_waits_without_end_for_what_a_full_disk_refuses() {
+    let world = world();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    world.set_capacity(Some(world.used_bytes() + SEGMENT_BYTES / 2));
+    let (mut stored, mut refused) = (0, 0);
+    for round in 0..20 {
+        // More at a time than there is room for in the end.
+        let record = vec![round; 150_000];
+        let receipts: Vec<_> =
+            (0..8).map_while(|_| shard.append(&record, Durability::Synced).ok()).collect();
+        shard.turns(100);
+        shard.pass(300 * MS); // the disk may be tried again before it is called full
+        shard.turns(100);
+        for mut receipt in receipts {
+            match poll(&mut receipt) {
+                Some(Ok(())) => stored += 1,
+                Some(Err(ReceiptError::DiskFull)) => refused += 1,
+                other => panic!("neither stored nor refused: {other:?}"),
+            }
+        }
+        if refused > 0 {
+            break;
+        }
+    }
+    assert!(refused > 0, "all of {stored} records found room");
+    assert_eq!(shard.read().len(), stored);
+    shard.check();
 }

@@ -1,6 +1,8 @@
 //! What recovery keeps, cuts and refuses.
 
-use ringlog::format::batch::{BATCH_HEADER_BYTES, BatchHeader, HeaderSeed};
+use ringlog::format::batch::{
+    BATCH_HEADER_BYTES, BatchHeader, FRAME_HEADER_BYTES, HeaderSeed, SECTION_HEADER_BYTES,
+};
 use ringlog::format::manifest::Manifest;
 use ringlog::{Durability, Epoch, Lsn, OpenError, Request, SegmentId, SyncPolicy};
 use ringlog_sim::watch::{Content, Seen};
@@ -219,6 +221,33 @@ fn a_reader_that_goes_on_behind_damage_passes_over_what_older_lives_left() {
     assert_eq!(told.len(), 1);
 }
 
+#[test]
+fn a_reader_tells_of_a_batch_that_does_not_continue_the_one_before_it() {
+    let world = world();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    for record in [b"one", b"two", b"six"] {
+        shard.append_and_wait(record, Durability::Synced);
+    }
+    assert_eq!(shard.read(), [b"one", b"two", b"six"]);
+    let places = batches(&shard);
+    let (file, offset) = &places[places.len() - 2];
+    let segment = SegmentId(u64::from_str_radix(file.strip_suffix(".seg").unwrap(), 16).unwrap());
+    let mut front = world.read(file)[*offset as usize..][..BATCH_HEADER_BYTES].to_vec();
+    let lsn = Lsn(u64::from_le_bytes(front[8..16].try_into().unwrap()));
+    let seed = HeaderSeed::new(IDENTITY.log, IDENTITY.shard, segment);
+    let (mut header, _) = BatchHeader::decode(&front, seed, lsn).unwrap();
+    // Sound in itself, and all of its records.
+    header.previous ^= 1;
+    header.encode(seed, &mut front);
+    world.overwrite(file, *offset, &front);
+    let reader = shard.shard.read(Box::new(SimDisk::open(&world)), shard.stream, None).unwrap();
+    let (found, told): (Vec<_>, Vec<_>) = reader.partition(Result::is_ok);
+    let found: Vec<_> =
+        found.into_iter().map(|record| record.unwrap().payload().to_vec()).collect();
+    assert_eq!(found, [b"one", b"six"]);
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
 /// A batch like the last one, forged behind the end of the log or at the front of the next
 /// segment. What is wrong with it is up to the caller.
 #[derive(Clone, Copy)]
@@ -309,6 +338,27 @@ fn no_bit_of_a_batch_may_change_unnoticed() {
         }
     }
     assert_eq!(silent, Vec::<u64>::new(), "bits that nobody misses");
+}
+
+/// What blocks that were never written, or were erased, would say.
+#[test]
+fn a_checksum_of_zero_is_no_checksum() {
+    let world = world();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    shard.append_and_wait(b"the record in question", Durability::Synced);
+    let (file, offset) = batches(&shard).last().unwrap().clone();
+    shard.append_and_wait(b"another", Durability::Synced);
+    world.crash(&Crash::keeping_all());
+    drop(shard);
+    let frame = (BATCH_HEADER_BYTES + SECTION_HEADER_BYTES) as u64;
+    // Of the header the time is changed, of the frame a byte of its payload.
+    for (checksum, changed) in [(4, 32), (frame, frame + FRAME_HEADER_BYTES as u64)] {
+        let world = world.fork();
+        world.overwrite(&file, offset + checksum, &[0; 4]);
+        world.flip_bit(&file, (offset + changed) * 8);
+        let refused = try_open(&world, &options(SyncPolicy::EveryCommit)).err();
+        assert!(matches!(refused, Some(OpenError::Corrupt(_))), "{checksum}: {refused:?}");
+    }
 }
 
 #[test]
