@@ -42,8 +42,16 @@ pub const LAYERS: &[Layer] = &[
     tests("reading", Program::Tests("engine", "reading")),
     tests("log", Program::Tests("engine", "log")),
     tests("live", Program::Tests("engine", "live")),
+    tests("retention", Program::Tests("engine", "retention")),
+    tests("full disk", Program::Tests("engine", "full_disk")),
+    tests("driven", Program::Tests("engine", "driven")),
+    tests("format", Program::Tests("engine", "format")),
+    tests("index format", Program::Tests("engine", "index_format")),
+    tests("golden", Program::Tests("engine", "golden")),
 ];
 
+/// The tests of one program may take as long.
+const SEARCH: Duration = Duration::from_secs(60);
 /// So many histories at most: an end for a process that nobody watches any more.
 const SEEDS: u64 = 20_000;
 
@@ -60,6 +68,15 @@ pub fn mutants(built: &Built) -> Result<Vec<Mutant>, String> {
 }
 
 impl Layer {
+    /// How long it may take as a whole, where it is not known what in it kills a bug. Histories have
+    /// no end: what they find, they find soon.
+    pub(super) fn search_limit(&self, limit: Duration) -> Duration {
+        match self.kind {
+            Kind::Histories => limit,
+            Kind::Tests => limit.max(SEARCH),
+        }
+    }
+
     /// Runs it with a bug or without one: only what `detail` names, or all.
     ///
     /// # Errors

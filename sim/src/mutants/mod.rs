@@ -24,9 +24,6 @@ use layers::{LAYERS, Layer};
 use table::{Killer, Row};
 use watch::End;
 
-/// A layer that is searched as a whole may take as long.
-const SEARCH: Duration = Duration::from_secs(60);
-
 /// What is to be run, and how.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -139,9 +136,9 @@ fn one(built: &Built, plan: &Plan, mutant: &Mutant, first: Option<&Killer>) -> R
         }
     }
     for layer in LAYERS {
-        let mut ran = built
-            .prepare(&[layer])
-            .and_then(|()| layer.run(built, Some(&mutant.name), None, plan.limit.max(SEARCH)))?;
+        let mut ran = built.prepare(&[layer]).and_then(|()| {
+            layer.run(built, Some(&mutant.name), None, layer.search_limit(plan.limit))
+        })?;
         let End::Failed(detail) = ran.end.clone() else { continue };
         if detail.is_some() {
             // What was found among many is to be as fast, and as sure, alone.

@@ -2,12 +2,14 @@
 //! everything that it has started.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,27 @@ impl Drop for Group {
     }
 }
 
+/// Where the process leaves its files. Goes with all of them, and with what is mounted there.
+struct Scratch(TempDir);
+
+impl Scratch {
+    fn new() -> std::io::Result<Self> {
+        // Without links: mounts are listed so.
+        let place = std::env::temp_dir().canonicalize()?;
+        TempDir::with_prefix_in("ringlog-mutant-", place).map(Self)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        for point in points.filter(|point| Path::new(point).starts_with(self.0.path())) {
+            let _ = Command::new("umount").arg("--lazy").arg(point).status(); // shown by what stays
+        }
+    }
+}
+
 /// Runs a command until it ends, or `verdict` makes a failure out of a line, or the limit is met.
 /// An exit status of 2 says that the command itself is wrong, which proves nothing.
 ///
@@ -51,10 +74,10 @@ pub fn watch(
     limit: Duration,
     verdict: impl Fn(&str) -> Option<String>,
 ) -> Result<Ran, String> {
-    let scratch = tempfile::tempdir().map_err(|error| format!("a directory for it: {error}"))?;
+    let scratch = Scratch::new().map_err(|error| format!("a directory for it: {error}"))?;
     command
-        .env("TMPDIR", scratch.path())
-        .env("RINGLOG_TEST_DIR", scratch.path())
+        .env("TMPDIR", scratch.0.path())
+        .env("RINGLOG_TEST_DIR", scratch.0.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -85,13 +108,14 @@ pub fn watch(
                     Some(status) if status.code() == Some(2) => {
                         return Err(format!("{command:?}: refuses its arguments"));
                     }
-                    Some(status) => break judge(status),
+                    Some(status) if status.success() => break End::Passed,
+                    Some(_) => break End::Failed(None),
                 }
             }
         }
     };
     let seconds = start.elapsed().as_secs_f64();
-    drop((group, told));
+    drop((group, told, scratch));
     let _ = reader.join(); // it has nothing to say
     Ok(Ran { end, seconds })
 }
@@ -107,13 +131,6 @@ fn ended(child: &mut Child, at_most: Duration) -> Result<Option<ExitStatus>, Str
             return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn judge(status: ExitStatus) -> End {
-    match (status.success(), status.signal()) {
-        (true, _) => End::Passed,
-        (false, _) => End::Failed(None),
     }
 }
 
