@@ -7,6 +7,7 @@ use ringlog_sim::history::{Memories, Setup, Totals, run, run_with, shrink};
 
 /// Runs a range of seeds; fails with what was wrong in the first that is.
 fn seeds(range: std::ops::Range<u64>) -> Totals {
+    ringlog_disk::keep_mappings(16); // lives are short: making their memory is most of the time
     let mut memories = Memories::default();
     let mut totals = Totals::default();
     for seed in range {
