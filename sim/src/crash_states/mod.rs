@@ -1,6 +1,6 @@
 //! Every state that a power cut may leave of small workloads, each recovered for real and judged.
 //!
-//! A [workload](workloads) drives the engine on a [`SimWorld`](crate::SimWorld) through one phase of
+//! A workload drives the engine on a [`SimWorld`](crate::SimWorld) through one phase of
 //! its life after the other. At every *moment* (an operation was submitted, some have completed, a
 //! turn has ended) all states are enumerated that a cut may leave: each fate of the names
 //! ([`crate::cuts`]), and of the sectors that no flush has covered

@@ -1,7 +1,7 @@
 //! Histories: one seed decides several lives of a log, their faults and their recoveries, and the
 //! oracle judges each recovery.
 //!
-//! A history has one to three shards. A shard is one [`SimWorld`], one [`Ledger`], and lives one after
+//! A history has one to three shards. A shard is one [`SimWorld`], one [`Ledger`](crate::oracle::Ledger), and lives one after
 //! the other: recover (perhaps with cuts and errors in it), judge, append and ask, meet the fault.
 //! Damage and lies come last, since after them the shard may be gone. Shards share nothing on the
 //! disk: their turns need not be interleaved to meet every combination of their states; what they
