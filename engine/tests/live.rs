@@ -184,6 +184,29 @@ fn looking_at_a_live_log_changes_nothing_and_keeps_no_writer_out() {
     log.close().unwrap();
 }
 
+/// The end moves on between any two reads of it.
+#[test]
+fn a_view_opens_however_busy_the_writer_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), writing()).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let stream = log.stream("s").unwrap();
+            for offset in 0.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+                stream.append(&payload(offset)).unwrap().wait().unwrap();
+            }
+        });
+        let refused = (0..200).find_map(|_| Log::open(dir.path(), reading()).err());
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(refused, None);
+    });
+    log.close().unwrap();
+}
+
 #[test]
 fn what_is_not_durable_is_not_shown_as_long_as_a_writer_is_there() {
     let home = tempfile::tempdir().unwrap();
