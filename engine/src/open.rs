@@ -342,7 +342,14 @@ fn open_for_reading(
         }
         Err(error) => return Err(error),
     };
-    let mut tail = tail::scan_watched(&mut disk, &identity, &manifest, streams, &pool, watch)?;
+    let mut tail = tail::scan_watched(
+        &mut disk,
+        &identity,
+        &manifest,
+        streams,
+        &pool,
+        (tail::Purpose::Look, watch),
+    )?;
     if tail.corruption.is_some() && attempts > 1 {
         // A writer at work may have gone on between two looks.
         return open_for_reading(root, dir, shard, meta, (options, watch), attempts - 1);

@@ -321,7 +321,14 @@ fn scan(
     let (manifest, streams) = load(disk, identity)?;
     let scan_pool = pool_for(identity.segment_bytes)?;
     let scan_began = measure();
-    let tail = tail::scan_watched(disk, identity, &manifest, streams, &scan_pool, watch)?;
+    let tail = tail::scan_watched(
+        disk,
+        identity,
+        &manifest,
+        streams,
+        &scan_pool,
+        (tail::Purpose::Write, watch),
+    )?;
     let scan_time = measure().saturating_sub(scan_began);
     match &tail.corruption {
         Some(corruption) => Err(OpenError::Corrupt(corruption.clone())),

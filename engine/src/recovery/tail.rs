@@ -155,7 +155,18 @@ struct Scan<'a> {
     told_durable: Lsn,
     /// Bytes of batches behind the place where the log stops.
     behind: u64,
+    purpose: Purpose,
     share: Share<'a>,
+}
+
+/// What is to become of the end that a scan finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It is only looked at. A writer may move it on between two reads.
+    Look,
+    /// The log is locked, and what lies behind its end will be written over: a disk that gave wrong
+    /// bytes once may not be believed about that, so the end is read twice.
+    Write,
 }
 
 enum Opened {
@@ -175,17 +186,17 @@ pub(crate) fn scan(
     streams: Streams,
     pool: &BlockPool,
 ) -> Result<Tail, OpenError> {
-    scan_watched(disk, identity, manifest, streams, pool, None)
+    scan_watched(disk, identity, manifest, streams, pool, (Purpose::Look, None))
 }
 
-/// The same, for somebody who wants to know how far it has come.
+/// The same, for somebody with a purpose, who may want to know how far it has come.
 pub(crate) fn scan_watched(
     disk: &mut dyn Disk,
     identity: &Identity,
     manifest: &Manifest,
     streams: Streams,
     pool: &BlockPool,
-    watch: Option<&Watch>,
+    (purpose, watch): (Purpose, Option<&Watch>),
 ) -> Result<Tail, OpenError> {
     let (start, chain) = manifest.sealed_end();
     let tail = Tail {
@@ -214,6 +225,7 @@ pub(crate) fn scan_watched(
         chain,
         told_durable: manifest.proven_lsn.max(start),
         behind: 0,
+        purpose,
         share: Share::new(watch),
     };
     match closed::part(scan.disk, identity, manifest, pool)? {
@@ -376,11 +388,13 @@ impl Scan<'_> {
         }
     }
 
-    /// Takes batches as long as they validate. Where they stop is read twice: what is cut there is
-    /// written over later, and a disk that gave wrong bytes once may not be believed about that.
+    /// Takes batches as long as they validate. Where they stop is read twice by who will write there.
     fn end_of(&mut self, segment: SegmentId, window: &mut Window) -> Result<Stop, OpenError> {
         let base = self.tail.end;
         let first = self.batches(segment, base, window)?;
+        if self.purpose == Purpose::Look {
+            return Ok(first);
+        }
         window.drop_all(self.disk);
         let stop = self.batches(segment, base, window)?;
         match stop.file_offset == first.file_offset {
@@ -451,7 +465,7 @@ impl Scan<'_> {
                 }
             };
             let (mut first, mut joins) = self.first_batch(segment, &mut window)?;
-            if !joins {
+            if !joins && self.purpose == Purpose::Write {
                 // As at the end of a segment: this may decide that the log ends.
                 window.drop_all(self.disk);
                 let before = first.take();

@@ -118,7 +118,14 @@ fn by_manifest(
     }
     let identity = files.identity;
     let streams = Streams::default();
-    let tail = tail::scan(&mut files.disk, &identity, manifest, streams, &files.pool)?;
+    let tail = tail::scan_watched(
+        &mut files.disk,
+        &identity,
+        manifest,
+        streams,
+        &files.pool,
+        (tail::Purpose::Write, None),
+    )?;
     let (unsealed, told) = walk_unsealed(files, manifest, &tail, meter)?;
     let mut spare_ids: Vec<SegmentId> = Vec::new();
     let mut dropped = Vec::new();
