@@ -327,6 +327,9 @@ impl fmt::Display for DiskError {
         write!(f, "{}: ", self.doing)?;
         match self.errno {
             Some(errno) => write!(f, "{}", std::io::Error::from_raw_os_error(errno)),
+            None if self.kind == DiskErrorKind::Access => {
+                f.write_str("no permission, or a read-only file system")
+            }
             None => write!(f, "{:?}", self.kind),
         }
     }

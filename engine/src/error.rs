@@ -285,7 +285,9 @@ impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { reason: FullReason::Memory } => f.write_str("the log's memory is in use"),
-            Self::Full { reason: FullReason::Disk } => f.write_str("the disk is full"),
+            Self::Full { reason: FullReason::Disk } => f.write_str(
+                "the disk is full, or a limit is met (a quota, descriptors, the size of files)",
+            ),
             Self::TooLarge { bytes, limit } => {
                 write!(f, "{bytes} bytes are more than the {limit} that fit one batch")
             }
