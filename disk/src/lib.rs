@@ -27,6 +27,8 @@ pub mod futex;
 #[cfg(loom)]
 #[path = "futex_loom.rs"]
 pub mod futex;
+#[cfg(any(test, feature = "suite"))]
+pub mod hail;
 pub mod memory;
 mod names;
 pub mod op;

@@ -130,3 +130,72 @@ fn nobody_waits_without_end_for_what_a_full_disk_refuses() {
     assert_eq!(shard.read().len(), stored);
     shard.check();
 }
+
+const HOUR: u64 = 3600 * 1000 * MS;
+
+/// The process is stopped (SIGSTOP) with writes under way, or the disk takes that long: time alone
+/// is no failure.
+#[test]
+fn an_hour_without_a_completion_is_waited_for() {
+    let mut shard = open(&world(), SyncPolicy::EveryCommit);
+    shard.append_and_wait(b"before", Durability::Synced);
+    shard.watch.hold(true);
+    let mut waits = shard.append(b"during", Durability::Synced).unwrap();
+    shard.turns(20);
+    shard.pass(HOUR);
+    shard.turns(20);
+    assert_eq!(poll(&mut waits), None, "it is neither stored nor refused");
+    assert_eq!(shard.shard.poisoned(), None);
+    shard.watch.hold(false);
+    shard.turns(60);
+    assert_eq!(poll(&mut waits), Some(Ok(())));
+    shard.append_and_wait(b"after", Durability::Synced);
+    assert_eq!(shard.read(), [b"before".to_vec(), b"during".to_vec(), b"after".to_vec()]);
+    shard.check();
+}
+
+#[test]
+fn a_disk_that_is_full_for_an_hour_loses_nothing_and_goes_on_by_itself() {
+    let world = world();
+    let mut shard = open(&world, SyncPolicy::EveryCommit);
+    world.set_capacity(Some(world.used_bytes()));
+    let record = |at: usize| vec![at as u8; 200_000];
+    let mut stored = Vec::new();
+    let mut refused = 0;
+    // Somebody tries each minute, sixty times after the first refusal.
+    while refused < 60 {
+        let this = record(stored.len());
+        match shard.append(&this, Durability::Synced) {
+            Err(error) => {
+                assert_eq!(error, AppendError::Full { reason: FullReason::Disk });
+                refused += 1;
+            }
+            Ok(mut receipt) => {
+                shard.turns(60);
+                shard.pass(300 * MS);
+                shard.turns(60);
+                match poll(&mut receipt) {
+                    Some(Ok(())) => stored.push(this),
+                    Some(Err(ReceiptError::DiskFull)) => refused += 1,
+                    other => panic!("neither stored nor refused: {other:?}"),
+                }
+            }
+        }
+        assert!(stored.len() < 100, "room without end");
+        shard.pass(HOUR / 60);
+        shard.turns(60);
+    }
+    assert!(!stored.is_empty());
+    assert_eq!(shard.shard.poisoned(), None);
+    assert_eq!(shard.read(), stored, "reading goes on");
+    world.set_capacity(None);
+    shard.pass(1000 * MS);
+    shard.turns(60);
+    let last = record(stored.len());
+    shard.append_and_wait(&last, Durability::Synced);
+    stored.push(last);
+    assert_eq!(shard.read(), stored);
+    shard.check();
+    world.crash(&ringlog_sim::Crash::losing_all());
+    assert_eq!(open(&world, SyncPolicy::EveryCommit).read(), stored);
+}
