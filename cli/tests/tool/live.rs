@@ -1,16 +1,20 @@
 //! Looking at a log while another process writes it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::common::{assert_exit, json, line, lines, on, ringlog, run, stderr};
 use serde_json::Value;
 use tempfile::tempdir;
+
+/// Longer than a loaded machine needs for anything here.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An append of numbered lines, so many as it is told.
 pub(crate) struct Writer {
@@ -32,7 +36,12 @@ impl Writer {
     /// The same, in a log that holds so many records.
     pub(crate) fn start_at(dir: &Path, begin: u64) -> Self {
         let rest = ["--stream", "s", "--segment-bytes", "1M", "--print-acks"];
-        let mut child = ringlog(&on("append", dir, &rest)).stdin(Stdio::piped()).spawn().unwrap();
+        Self::run(ringlog(&on("append", dir, &rest)), begin)
+    }
+
+    /// The same with a command line of one's own.
+    pub(crate) fn run(mut command: Command, begin: u64) -> Self {
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let (more, wanted) = channel();
         let feeder = std::thread::spawn(move || {
@@ -71,11 +80,30 @@ impl Writer {
     }
 
     /// Waits until so many records of the log are acknowledged.
+    #[track_caller]
     pub(crate) fn wait_for(&self, acknowledged: u64) {
+        let begun = Instant::now();
         while self.acknowledged() < acknowledged {
             assert!(!self.counter.is_finished(), "the writer has ended");
+            assert!(begun.elapsed() < PATIENCE, "{} of {acknowledged}", self.acknowledged());
             std::thread::yield_now();
         }
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends its input; gives how it ended, with how many acknowledgements, and what it said.
+    pub(crate) fn finish(mut self) -> (ExitStatus, u64, String) {
+        drop(self.more);
+        self.feeder.join().unwrap();
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let status = self.child.wait().unwrap();
+        self.counter.join().unwrap();
+        (status, self.acknowledged.load(Ordering::SeqCst), said)
     }
 
     /// Kills it; gives how many records of the log it has acknowledged.
