@@ -13,7 +13,7 @@
 //! engine's shoulder while it runs.
 //!
 //! Beside that world, [`live`] and [`powercut`] take the real log on the real kernel: they kill its
-//! process, and the power of the disk below its file system.
+//! process, and the power of the disk below its file system. [`soak`] does so for hours, under load.
 //!
 //! The world and the oracle may not know the engine or its format; `history` and `watch` do.
 
@@ -31,6 +31,7 @@ pub mod oracle;
 pub mod powercut;
 pub mod reference;
 pub mod rng;
+pub mod soak;
 pub mod watch;
 
 mod access;

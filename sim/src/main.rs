@@ -7,8 +7,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bit_flips, crash_states, errors, fuzz, histories, kills, mutants, power_cuts};
+use commands::{
+    bit_flips, crash_states, errors, fuzz, histories, kills, mutants, power_cuts, soak,
+};
 use ringlog_sim::live::agent;
+use ringlog_sim::soak::clients;
 
 /// Runs ringlog in a simulated world: one history by its seed, told in words, or many.
 #[derive(Parser)]
@@ -34,6 +37,10 @@ enum Suite {
     /// One life of a log, as kills and power-cuts start it.
     #[command(hide = true)]
     Agent(agent::Args),
+    Soak(soak::Args),
+    /// The log and the clients of a soak.
+    #[command(hide = true)]
+    SoakClients(clients::Args),
     /// The fuzz targets without a fuzzer: seeds, replay, random inputs.
     Fuzz(fuzz::Args),
     /// Every state that a power cut may leave of small workloads, recovered and judged.
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         Some(Suite::PowerCuts(args)) => power_cuts::run(&args),
         Some(Suite::Kills(args)) => kills::run(&args),
         Some(Suite::Agent(args)) => agent::run(&args),
+        Some(Suite::Soak(args)) => soak::run(&args),
+        Some(Suite::SoakClients(args)) => clients::run(&args),
         Some(Suite::Fuzz(args)) => fuzz::run(&args),
         Some(Suite::BitFlips(args)) => bit_flips::run_suite(&args),
         Some(Suite::CrashStates(args)) => crash_states::run_suite(&args),

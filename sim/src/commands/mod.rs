@@ -10,6 +10,7 @@ pub(crate) mod histories;
 pub(crate) mod kills;
 pub(crate) mod mutants;
 pub(crate) mod power_cuts;
+pub(crate) mod soak;
 
 /// Success, if all was well.
 pub(crate) fn code(well: bool) -> ExitCode {
