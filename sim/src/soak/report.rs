@@ -150,7 +150,7 @@ impl fmt::Display for Report {
             }
         }
         for line in &self.power_cuts {
-            row("power cuts", line.clone())?;
+            row("on disks of its own", line.clone())?;
         }
         for words in &self.findings {
             row("WRONG", words.clone())?;
