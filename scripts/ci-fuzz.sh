@@ -2,4 +2,4 @@
 # CI: every fuzz target for 20 seconds. A failure leaves its input below fuzz/artifacts: put it into
 # fuzz/regressions/TARGET, where the tests replay it.
 set -euo pipefail
-exec "$(dirname "$0")/fuzz.sh" --seconds 20 --seed 20260101
+exec "$(dirname "$0")/fuzz.sh" --counted --seed 20260101

@@ -28,7 +28,7 @@ use crate::error::{Corruption, OpenError};
 use crate::format::Refused;
 use crate::format::batch::{BatchHeader, FrameKind, FrameRef, check_body};
 use crate::format::catalogue::{self, CatalogueEntry};
-use crate::format::manifest::{CataloguePart, Manifest};
+use crate::format::manifest::{CataloguePart, Manifest, ManifestSegment, SegmentState};
 use crate::ids::{LogId, Lsn, Offset, SegmentId, StreamId};
 use crate::limits::{STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::names;
@@ -199,6 +199,17 @@ pub(crate) fn load_manifest(
         Manifest::decode(&file).map_err(|refused| identity.refused(name.as_str(), refused))?;
     if manifest.log != identity.log || manifest.shard != identity.shard {
         let what = "a manifest of another log or shard";
+        return Err(OpenError::Corrupt(identity.corruption(None, name.as_str(), 0, None, what)));
+    }
+    // Whoever walks through a segment goes as far as the manifest says.
+    let too_long = |entry: &ManifestSegment| match entry.state {
+        SegmentState::Sealed { sealed, .. } | SegmentState::Closed { so_far: sealed } => {
+            sealed.end_lsn.0.saturating_sub(sealed.base_lsn.0) > identity.segment_bytes
+        }
+        SegmentState::Unsealed => false,
+    };
+    if let Some(entry) = manifest.segments.iter().find(|entry| too_long(entry)) {
+        let what = format!("segment {} ends behind its file", entry.segment);
         return Err(OpenError::Corrupt(identity.corruption(None, name.as_str(), 0, None, what)));
     }
     Ok(manifest)

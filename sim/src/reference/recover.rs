@@ -52,6 +52,13 @@ fn read(shard: &Shard) -> Result<Found, String> {
     if manifest.log != shard.log || manifest.shard != shard.number {
         return Err("the manifest of something else".into());
     }
+    let too_long = |state: &State| match state {
+        State::Sealed(span) | State::Closed(span) => span.end - span.base > shard.segment_bytes,
+        State::Unsealed => false,
+    };
+    if manifest.segments.iter().any(|(_, state)| too_long(state)) {
+        return Err("a segment that ends behind its file".into());
+    }
     let mut found = Found { sealed_sound: true, ..Found::default() };
     read_catalogue(shard, &manifest, &mut found)?;
     let (mut end, mut chain) = (manifest.trimmed_lsn, manifest.trimmed_chain);
