@@ -17,6 +17,13 @@ struct Tail {
 
 impl Tail {
     fn start(dir: &Path, more: &[&str]) -> Self {
+        // Beside a writer a record is shown once something later speaks for it: a few milliseconds
+        // after its acknowledgement. Until then the stream that it began is not there.
+        for _ in 0..200 {
+            if run(&on("read", dir, &["--stream", "s", "--limit", "1"])).status.success() {
+                break;
+            }
+        }
         let args = [&on("tail", dir, &["--stream", "s"])[..], more].concat();
         let mut child = ringlog(&args).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
