@@ -41,6 +41,7 @@ mod inode;
 mod names;
 mod names_ops;
 mod power;
+mod reading;
 mod stats;
 mod world;
 

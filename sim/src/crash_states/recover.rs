@@ -2,11 +2,12 @@
 
 use ringlog::format::manifest::Manifest;
 use ringlog::testing::{DrivenShard, ShardIdentity, ShardMemory};
-use ringlog::{Durability, Options, ReadError, Retention, Time};
+use ringlog::{Durability, Options, Retention, Time};
 use ringlog_disk::Disk;
 
 use crate::crash::{Crash, Moment};
-use crate::oracle::{FaultKind, Ledger, Outcome, Recovered, judge_repeat};
+use crate::oracle::{FaultKind, Ledger, Outcome, judge_repeat};
+use crate::reading::read_all;
 use crate::{SimDisk, SimWorld};
 
 /// What is known of a log at some moment.
@@ -51,30 +52,6 @@ pub(super) enum Then {
 }
 
 type Wrong<T = ()> = Result<T, String>;
-
-/// All records of all streams, as a user reads them.
-pub(super) fn read_all<D: Disk>(world: &SimWorld, shard: &DrivenShard<D>) -> Outcome {
-    let mut recovered = Recovered::default();
-    for (id, name) in shard.streams() {
-        let records = recovered.streams.entry(name.to_string()).or_default();
-        let reader = match shard.read(Box::new(SimDisk::open(world)), *id, None) {
-            Ok(reader) => reader,
-            Err(error) => return Outcome::Refused(format!("read {name}: {error}")),
-        };
-        for item in reader {
-            match item {
-                Ok(record) => records.push((record.offset().0, record.payload().to_vec())),
-                Err(ReadError::Corrupt { resumes_at, .. }) => {
-                    let first = records.last().map_or(0, |(offset, _)| offset + 1);
-                    let gap = first..resumes_at.map_or(u64::MAX, |offset| offset.0);
-                    recovered.reported_gaps.entry(name.to_string()).or_default().push(gap);
-                }
-                Err(error) => return Outcome::Refused(format!("read {name}: {error}")),
-            }
-        }
-    }
-    Outcome::Opened(recovered)
-}
 
 /// What the manifest says was trimmed may be gone, if the log was asked for it.
 pub(super) fn enter_trims(world: &SimWorld, claim: &mut Claim) -> Wrong {

@@ -4,8 +4,8 @@ use ringlog::Request;
 
 use super::Wrong;
 use super::life::{Life, MS};
+use super::media;
 use super::plan::Ending;
-use super::reading;
 use super::shard::ShardHistory;
 use crate::SimWorld;
 use crate::crash::{Crash, Kill};
@@ -188,7 +188,7 @@ impl ShardHistory {
             FaultKind::PowerCut if ending == Ending::CutAndDamage => self.proven(),
             _ => return self.ended(life),
         };
-        if let Some(what) = reading::damage(&self.world, &mut self.rng) {
+        if let Some(what) = media::damage(&self.world, &mut self.rng) {
             self.totals.damages += 1;
             self.tell(|| format!("  damaged: {what}"));
             self.fault = FaultKind::Damage { proven };
@@ -198,7 +198,7 @@ impl ShardHistory {
 
     /// The last append of which the media themselves say that it was durable.
     pub(super) fn proven(&self) -> Option<AppendId> {
-        let lsn = reading::proven_lsn(&self.world, &self.identity);
+        let lsn = media::proven_lsn(&self.world, &self.identity);
         let proven = self.places.iter().filter(|place| place.lsn < lsn);
         proven.map(|place| place.id).max()
     }

@@ -7,10 +7,11 @@ use super::choices::Choices;
 use super::keeping::{Keeping, Lies};
 use super::life::{Life, MS};
 use super::plan::{Ending, Memories, Taste};
-use super::{Setup, Tell, Totals, Wrong, reading};
+use super::{Setup, Tell, Totals, Wrong};
 use crate::crash::{Crash, Kill, Moment};
 use crate::faults::{Class, Effect, Fault, Landed, When};
 use crate::oracle::{AppendId, FaultKind, Ledger, Outcome, judge_repeat};
+use crate::reading::read_all;
 use crate::watch::{Watch, WatchedDisk};
 use crate::{SimDisk, SimWorld};
 
@@ -330,7 +331,7 @@ impl ShardHistory {
     fn judge(&mut self, shard: &DrivenShard<WatchedDisk>, honest: bool) -> Wrong<bool> {
         self.totals.recoveries += 1;
         self.totals.rewritten += shard.recovery().records_rewritten;
-        let outcome = reading::read_all(&self.world, shard);
+        let outcome = read_all(&self.world, shard);
         for (id, name) in shard.streams() {
             let first = shard.trimmed_before(*id).0;
             let verdict = self.ledger.trims_found(name, first, self.fault);
@@ -357,7 +358,7 @@ impl ShardHistory {
             return Ok(false);
         }
         if self.rng.below(8) == 0 {
-            let again = reading::read_all(&self.world, shard);
+            let again = read_all(&self.world, shard);
             let verdict = judge_repeat(&Outcome::Opened(recovered.clone()), &again);
             if !verdict.is_good() {
                 return Err(verdict.to_string());

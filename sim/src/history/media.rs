@@ -1,38 +1,12 @@
-//! Reading everything back, and damaging what is stored.
+//! What is stored: what of it proves to have been durable, and damage to it.
 
+use ringlog::Lsn;
 use ringlog::format::batch::{BatchHeader, HeaderSeed};
 use ringlog::format::manifest::Manifest;
-use ringlog::testing::{DrivenShard, ShardIdentity};
-use ringlog::{Lsn, ReadError};
+use ringlog::testing::ShardIdentity;
 
 use super::choices::Choices;
-use crate::oracle::{Outcome, Recovered};
-use crate::watch::WatchedDisk;
-use crate::{SECTOR_BYTES, SimDisk, SimWorld};
-
-/// All records of all streams, as a user reads them.
-pub(super) fn read_all(world: &SimWorld, shard: &DrivenShard<WatchedDisk>) -> Outcome {
-    let mut recovered = Recovered::default();
-    for (id, name) in shard.streams() {
-        let records = recovered.streams.entry(name.to_string()).or_default();
-        let reader = match shard.read(Box::new(SimDisk::open(world)), *id, None) {
-            Ok(reader) => reader,
-            Err(error) => return Outcome::Refused(format!("read {name}: {error}")),
-        };
-        for item in reader {
-            match item {
-                Ok(record) => records.push((record.offset().0, record.payload().to_vec())),
-                Err(ReadError::Corrupt { resumes_at, .. }) => {
-                    let first = records.last().map_or(0, |(offset, _)| offset + 1);
-                    let gap = first..resumes_at.map_or(u64::MAX, |offset| offset.0);
-                    recovered.reported_gaps.entry(name.to_string()).or_default().push(gap);
-                }
-                Err(error) => return Outcome::Refused(format!("read {name}: {error}")),
-            }
-        }
-    }
-    Outcome::Opened(recovered)
-}
+use crate::{SECTOR_BYTES, SimWorld};
 
 /// The largest LSN that a manifest, or the header of a batch in a segment that is not sealed, says
 /// to have been durable.
