@@ -83,6 +83,8 @@ bugs! {
     KeepGeneration: "a manifest that replaces another one has the same generation",
     FullDiskIsFailure: "a full disk is a failure like any other",
     ForgetFullDisk: "a disk that is full for the next segment is forgotten when something else goes well",
+    OtherShardsGoOn: "the failure of a shard does not end the other shards of its log",
+    TakeBehindRefused: "a record is taken behind one of the same thread that was given up for want of room",
     RetainOneTooFew: "retention by number keeps one segment too few",
     AgeByFirstRecord: "a segment is as old as its first record",
     TrustJumpedClock: "retention by age goes on after a jump of the wall clock",

@@ -14,6 +14,7 @@ use crate::format::batch::{
 use crate::ids::{LogId, Offset, StreamId};
 use crate::options::Durability;
 use crate::receipt::Ticket;
+use crate::refusals::Refusals;
 
 /// Where the frames of a chunk begin in its block.
 pub const FRAMES_START: usize = BATCH_HEADER_BYTES + SECTION_HEADER_BYTES;
@@ -48,6 +49,9 @@ pub struct Chunk {
     pub trimmed: Vec<(StreamId, Offset)>,
     /// What its receipts wait on. Without one, whoever drives the shard follows its `number`.
     pub ticket: Option<Arc<Ticket>>,
+    /// How often its shard had refused what was taken when this was begun; the largest number where
+    /// that does not concern it.
+    pub refusals: Refusals,
     /// Its place in the order in which the shard took chunks, from 1; 0 before that.
     pub number: u64,
     seed: FrameSeed,
@@ -74,6 +78,7 @@ impl Chunk {
             created: Vec::new(),
             trimmed: Vec::new(),
             ticket,
+            refusals: Refusals::MAX,
             number: 0,
             seed: FrameSeed::new(log, shard, nonce),
         }

@@ -132,6 +132,11 @@ pub enum FullReason {
     /// The disk, the quota or a limit of this process (descriptors, file size) has no room for the
     /// next segment. Appends go on by themselves once there is room.
     Disk,
+    /// Records that this thread appended before were taken, and then given up for want of room:
+    /// their receipts say so. This is told once, so that who keeps many appends outstanding stores
+    /// nothing behind them unawares; the next append is taken. Told as well to threads of which
+    /// nothing was given up, where many append.
+    Behind,
 }
 
 /// Why a record whose append had begun is not known to be acknowledged.
@@ -288,6 +293,9 @@ impl fmt::Display for AppendError {
             Self::Full { reason: FullReason::Disk } => f.write_str(
                 "the disk is full, or a limit is met (a quota, descriptors, the size of files)",
             ),
+            Self::Full { reason: FullReason::Behind } => {
+                f.write_str("records before it were given up, because the disk was full")
+            }
             Self::TooLarge { bytes, limit } => {
                 write!(f, "{bytes} bytes are more than the {limit} that fit one batch")
             }

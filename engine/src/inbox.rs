@@ -33,6 +33,7 @@ use crate::limits::SLOTS;
 use crate::options::Durability;
 use crate::queue::ChunkQueue;
 use crate::receipt::{Receipt, Ticket};
+use crate::refusals::{Refusals, Taken};
 use crate::stats::Rejections;
 
 /// So many chunks are worth waking a writer that waits for its disk.
@@ -70,6 +71,7 @@ pub enum Admission {
 #[derive(Default)]
 struct SlotState {
     chunk: Option<Box<Chunk>>,
+    taken: Taken,
     counts: Counts,
 }
 
@@ -109,6 +111,7 @@ pub struct Inbox {
     large: BlockPool,
     next_nonce: AtomicU64,
     admission: AtomicU32,
+    refusals: AtomicU64,
     failure: OnceLock<DiskError>,
     /// Whether the writer has nothing to do: then a record goes to it at once.
     idle: AtomicBool,
@@ -139,6 +142,7 @@ impl Inbox {
             large,
             next_nonce: AtomicU64::new(0),
             admission: AtomicU32::new(Admission::Open as u32),
+            refusals: AtomicU64::new(0),
             failure: OnceLock::new(),
             idle: AtomicBool::new(true),
             pressed: AtomicBool::new(false),
@@ -152,25 +156,28 @@ impl Inbox {
         }
     }
 
-    /// The slot of the calling thread.
-    pub fn slot_of_this_thread() -> usize {
+    /// The number of the calling thread: each has its own. So many share a slot as their numbers
+    /// are more than [`SLOTS`].
+    pub fn this_thread() -> usize {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         thread_local! {
-            static SLOT: usize = NEXT.fetch_add(1, Ordering::Relaxed) as usize % SLOTS;
+            static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed) as usize;
         }
-        SLOT.with(|slot| *slot)
+        NUMBER.with(|number| *number)
     }
 
-    /// Appends records, all into one chunk. Never waits for the disk.
+    /// Appends records, all into one chunk. Never waits for the disk. The records of one thread
+    /// keep their order.
     pub fn append<R: AsRef<[u8]>>(
         self: &Arc<Self>,
-        slot: usize,
+        thread: usize,
         stream: StreamId,
         kind: FrameKind,
         records: &[R],
         how: How,
     ) -> Result<Receipt, AppendError> {
+        let slot = thread % SLOTS;
         let bytes = match self.checked_size(records) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -179,10 +186,16 @@ impl Inbox {
             }
         };
         let mut state = self.lock(slot);
+        let refusals = self.refusals();
+        if how.level > Durability::Memory && self.is_behind(&mut state, thread, refusals, how) {
+            let error = AppendError::Full { reason: FullReason::Behind };
+            state.counts.rejections.note(&error);
+            return Err(error);
+        }
         if how.apart && self.hand_over(slot, &mut state) {
             self.nudge();
         }
-        let chunk = match self.chunk_with_room(slot, &mut state, bytes) {
+        let chunk = match self.chunk_with_room(slot, &mut state, bytes, refusals) {
             Ok(chunk) => chunk,
             Err(error) => {
                 let full = matches!(error, AppendError::Full { .. });
@@ -212,15 +225,19 @@ impl Inbox {
     /// The same, but waits for room, at most until `deadline`.
     pub fn append_until<R: AsRef<[u8]>>(
         self: &Arc<Self>,
-        slot: usize,
+        thread: usize,
         stream: StreamId,
         kind: FrameKind,
         records: &[R],
         how: How,
         deadline: Option<Instant>,
     ) -> Result<Receipt, AppendError> {
-        let first = self.append(slot, stream, kind, records, How { will_try_again: true, ..how });
-        if !matches!(first, Err(AppendError::Full { .. })) {
+        let for_now = |result: &Result<Receipt, AppendError>| {
+            use FullReason::{Disk, Memory};
+            matches!(result, Err(AppendError::Full { reason: Memory | Disk }))
+        };
+        let first = self.append(thread, stream, kind, records, How { will_try_again: true, ..how });
+        if !for_now(&first) {
             return first;
         }
         loop {
@@ -229,8 +246,8 @@ impl Inbox {
             let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
             let last = left == Some(Duration::ZERO);
             let how = How { will_try_again: !last, ..how };
-            let result = self.append(slot, stream, kind, records, how);
-            if matches!(result, Err(AppendError::Full { .. })) && !last {
+            let result = self.append(thread, stream, kind, records, how);
+            if for_now(&result) && !last {
                 // Looks again now and then: a full disk is not announced by freed blocks.
                 let nap = Duration::from_millis(50);
                 futex::wait(&self.room, room, Some(left.map_or(nap, |left| left.min(nap))));
@@ -278,7 +295,7 @@ impl Inbox {
         payload.extend_from_slice(name.as_bytes());
         let bytes = self.checked_size(std::slice::from_ref(&payload))?;
         let mut state = self.lock(CREATIONS);
-        let chunk = self.chunk_with_room(CREATIONS, &mut state, bytes)?;
+        let chunk = self.chunk_with_room(CREATIONS, &mut state, bytes, self.refusals())?;
         let _place = chunk.push(StreamId::CATALOGUE, FrameKind::CreateStream, &payload);
         chunk.created.push((stream, Arc::clone(name)));
         let bit = 1 << CREATIONS;
@@ -293,15 +310,17 @@ impl Inbox {
     /// over at once. The receipt is acknowledged once that is durable.
     pub fn append_trim(
         self: &Arc<Self>,
-        slot: usize,
+        thread: usize,
         stream: StreamId,
         before: Offset,
     ) -> Result<Receipt, AppendError> {
+        let slot = thread % SLOTS;
         let mut payload = [0; 12];
         payload[..4].copy_from_slice(&stream.0.to_le_bytes());
         payload[4..].copy_from_slice(&before.0.to_le_bytes());
+        let bytes = frame_bytes(payload.len());
         let mut state = self.lock(slot);
-        let chunk = self.chunk_with_room(slot, &mut state, frame_bytes(payload.len()))?;
+        let chunk = self.chunk_with_room(slot, &mut state, bytes, self.refusals())?;
         let place = chunk.push(StreamId::CATALOGUE, FrameKind::TrimStream, &payload);
         chunk.trimmed.push((stream, before));
         chunk.level = Durability::Synced;
@@ -311,6 +330,19 @@ impl Inbox {
         self.hand_over(slot, &mut state);
         self.waker.wake();
         Ok(Receipt::new(ticket, place, 1, Durability::Synced))
+    }
+
+    /// Whether records of this thread were given up, and it is not known to have heard of that: a
+    /// disk that still is full is a refusal as good as any, if the caller hears of it.
+    fn is_behind(&self, state: &mut SlotState, thread: usize, now: Refusals, how: How) -> bool {
+        match self.admission() {
+            Admission::DiskFull if how.will_try_again => false,
+            Admission::DiskFull => {
+                state.taken.take_refusal(thread, now);
+                false
+            }
+            _ => state.taken.take_refusal(thread, now),
+        }
     }
 
     fn checked_size<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<usize, AppendError> {
@@ -327,14 +359,19 @@ impl Inbox {
         }
     }
 
-    /// The slot's open chunk if it has room, else a new one in its place.
+    /// The slot's open chunk if it has room and was begun under this count of refusals, else
+    /// a new one in its place.
     fn chunk_with_room<'a>(
         self: &Arc<Self>,
         slot: usize,
         state: &'a mut MutexGuard<'_, SlotState>,
         bytes: usize,
+        refusals: Refusals,
     ) -> Result<&'a mut Box<Chunk>, AppendError> {
-        let has_room = state.chunk.as_ref().is_some_and(|chunk| chunk.fits(bytes));
+        let has_room = state
+            .chunk
+            .as_ref()
+            .is_some_and(|chunk| chunk.fits(bytes) && chunk.refusals == refusals);
         self.check_admission()?;
         if !has_room {
             let pool = if bytes + RUN_BYTES <= chunk_capacity(self.small.block_bytes()) {
@@ -361,7 +398,9 @@ impl Inbox {
             };
             let ticket = Arc::new(Ticket::new(Arc::clone(self), slot, nonce.count));
             let InboxConfig { log, shard, .. } = self.config;
-            state.chunk = Some(Box::new(Chunk::new(block, log, shard, nonce, Some(ticket))));
+            let mut chunk = Chunk::new(block, log, shard, nonce, Some(ticket));
+            chunk.refusals = refusals;
+            state.chunk = Some(Box::new(chunk));
         }
         match &mut state.chunk {
             Some(chunk) => Ok(chunk),
@@ -393,6 +432,9 @@ impl Inbox {
         let Some(chunk) = &mut state.chunk else { return };
         let bit = 1 << slot;
         let raised = level > chunk.level;
+        if let (true, Durability::Memory, Some(ticket)) = (raised, chunk.level, &chunk.ticket) {
+            state.taken.note(ticket, chunk.refusals);
+        }
         chunk.level =
             if planted(Bug::ForgetStrongerLevel) { level } else { chunk.level.max(level) };
         let complete = how.apart || !chunk.fits(frame_bytes(0));
@@ -568,6 +610,19 @@ impl Inbox {
         if now < Admission::Closed as u32 && now != admission as u32 {
             self.admission.store(admission as u32, Ordering::SeqCst);
             self.room_made();
+        }
+    }
+
+    /// How often the shard has given up what it had taken.
+    fn refusals(&self) -> Refusals {
+        self.refusals.load(Ordering::Acquire)
+    }
+
+    /// Says how often the shard has given up what it had taken: before those are told whose records
+    /// these were.
+    pub fn set_refusals(&self, refusals: Refusals) {
+        if self.refusals.load(Ordering::Relaxed) != refusals {
+            self.refusals.store(refusals, Ordering::Release);
         }
     }
 

@@ -26,6 +26,7 @@ mod chunk;
 mod clock;
 pub mod driven;
 mod error;
+mod failure;
 #[doc(hidden)]
 pub mod format;
 mod ids;
@@ -47,6 +48,7 @@ mod reader;
 mod receipt;
 mod recent;
 mod recovery;
+mod refusals;
 mod registry;
 mod runtime;
 mod shard;

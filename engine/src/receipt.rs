@@ -94,6 +94,11 @@ impl Ticket {
         debug_assert!(first.is_ok(), "a chunk is placed once");
     }
 
+    /// Whether the writer has given the chunk its place.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.placed.get().is_some()
+    }
+
     /// The chunk has come this far; lower levels than reached change nothing. Wakes async waiters;
     /// gives the bit with which the bell is to be rung for the threads that wait, 0 for none.
     pub fn advance(&self, level: Level) -> u32 {

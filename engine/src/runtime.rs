@@ -8,6 +8,7 @@ use std::time::Duration;
 use ringlog_disk::{Completion, Disk, DiskFacts, Wait};
 
 use crate::clock::Clock;
+use crate::failure::LogFailure;
 use crate::ids::{Lsn, Offset, StreamId};
 use crate::inbox::{Admission, Inbox};
 use crate::observe::trace::Tracer;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) commands: Sender<Command>,
     pub(crate) facts: DiskFacts,
     pub(crate) notes: Vec<String>,
+    /// The failure of any shard of the log.
+    pub(crate) failure: LogFailure,
     /// The last look, once the writer is gone: with the next offsets of all streams.
     pub(crate) last: Mutex<Option<Snapshot>>,
 }
@@ -116,6 +119,7 @@ impl<D: Disk> Writer<D> {
     /// there is to do, tells who waits. Then how long the second half may wait; `None`: there is
     /// more to do at once.
     pub(crate) fn work(&mut self, now: Time) -> Option<Wait> {
+        self.hear_of_failure();
         if self.shard.is_idle() {
             // Whatever has gathered since the first record goes with it.
             self.shared.inbox.sweep(false);
@@ -184,16 +188,31 @@ impl<D: Disk> Writer<D> {
     fn settle(&mut self, mut completed: Vec<Completion>, now: impl FnOnce() -> Time) -> bool {
         let any = !completed.is_empty();
         if any {
+            // A flush that went well after another shard's had failed covers nothing.
+            self.hear_of_failure();
             let now = now();
             for done in completed.drain(..) {
                 self.tracer.completed(done.tag, done.result.is_ok());
                 self.shard.complete(done, now);
+                self.tell_of_failure();
             }
             // What has gathered meanwhile goes with the next commit.
             self.shared.inbox.sweep(false);
         }
         self.completed = completed;
         any
+    }
+
+    fn hear_of_failure(&mut self) {
+        if let Some(error) = self.shared.failure.get() {
+            self.shard.fail(error.clone());
+        }
+    }
+
+    fn tell_of_failure(&mut self) {
+        if let (Some(error), false) = (self.shard.poisoned(), self.poison_told) {
+            self.shared.failure.set(error);
+        }
     }
 
     /// When the first half should be taken again although nothing has completed.
@@ -261,6 +280,8 @@ impl<D: Disk> Writer<D> {
             true => Admission::DiskFull,
             false => Admission::Open,
         };
+        // Before anybody is told: who appends afterwards does so under the new count.
+        self.shared.inbox.set_refusals(self.shard.refusals());
         self.shared.inbox.set_admission(admission);
         if let (Some(error), false) = (self.shard.poisoned(), self.poison_told) {
             self.poison_told = true;

@@ -16,6 +16,7 @@ use ringlog_disk::{
 use crate::chunk::chunk_capacity;
 use crate::clock::{Clock, wall_ns};
 use crate::error::OpenError;
+use crate::failure::LogFailure;
 use crate::format::batch::RUN_BYTES;
 use crate::format::manifest::Manifest;
 use crate::format::meta::LogMeta;
@@ -69,6 +70,7 @@ struct Task {
     meta: LogMeta,
     options: Options,
     watch: Option<Arc<Watch>>,
+    failure: LogFailure,
     sound: SyncSender<()>,
     go: Receiver<()>,
     ready: SyncSender<Result<Ready, OpenError>>,
@@ -93,8 +95,9 @@ pub(crate) fn open_for_writing(
     watch: Option<&Arc<Watch>>,
 ) -> Result<Vec<Parts>, OpenError> {
     let mut begun: Vec<Opening> = Vec::with_capacity(dirs.len());
+    let failure = LogFailure::default();
     for (shard, dir) in (0..).zip(dirs) {
-        match Opening::begin(lock, dir, shard, meta, (options, watch)) {
+        match Opening::begin(lock, dir, shard, meta, (options, watch, &failure)) {
             Ok(opening) => begun.push(opening),
             Err(error) => {
                 begun.into_iter().for_each(|opening| drop(opening.end()));
@@ -137,7 +140,7 @@ impl Opening {
         dir: Place,
         shard: u16,
         meta: &LogMeta,
-        (options, watch): (&Options, Option<&Arc<Watch>>),
+        (options, watch, failure): (&Options, Option<&Arc<Watch>>, &LogFailure),
     ) -> Result<Self, OpenError> {
         let (sound_sender, sound) = sync_channel(1);
         let (go, go_receiver) = sync_channel(1);
@@ -149,6 +152,7 @@ impl Opening {
             meta: *meta,
             options: options.clone(),
             watch: watch.cloned(),
+            failure: failure.clone(),
             sound: sound_sender,
             go: go_receiver,
             ready: ready_sender,
@@ -255,7 +259,8 @@ impl Task {
         if !may_change {
             return Ok(None);
         }
-        let begin = Begin { options: &self.options, pools, notes, now_ns: wall_ns() };
+        let (options, failure) = (&self.options, self.failure);
+        let begin = Begin { options, pools, notes, now_ns: wall_ns(), failure };
         start_shard(disk, &identity, scanned, begin, &measure).map(Some)
     }
 }
@@ -285,6 +290,8 @@ pub(crate) struct Begin<'a> {
     pub(crate) notes: Vec<String>,
     /// Nanoseconds since 1970.
     pub(crate) now_ns: u64,
+    /// Shared by the shards of a log.
+    pub(crate) failure: LogFailure,
 }
 
 /// A shard that has been read and found sound.
@@ -345,7 +352,7 @@ pub(crate) fn start_shard<D: Disk>(
     measure: &dyn Fn() -> Duration,
 ) -> Result<(Writer<D>, Ready), OpenError> {
     let Scanned { manifest, tail, scan_time, span } = scanned;
-    let Begin { options, pools, notes, now_ns } = begin;
+    let Begin { options, pools, notes, now_ns, failure } = begin;
     let mut recovery = report(identity.shard, &manifest, &tail, scan_time);
     let (begin, rewritten) = resume::resume(&mut disk, identity, manifest, tail, now_ns)?;
     recovery.records_rewritten = rewritten;
@@ -387,12 +394,14 @@ pub(crate) fn start_shard<D: Disk>(
     };
     let inbox = Inbox::new(inbox_config, pools.small, pools.large, disk.waker());
     let (commands, received) = channel();
+    failure.join(disk.waker());
     let shared = Arc::new(Shared {
         inbox: Arc::new(inbox),
         published: Arc::clone(&published),
         commands,
         facts: disk.facts().clone(),
         notes,
+        failure,
         last: Mutex::new(None),
     });
     let writer = Writer::new(disk, Shard::new(config, begin), Arc::clone(&shared), received);

@@ -159,7 +159,7 @@ impl Rejections {
     pub(crate) fn note(&mut self, refused: &AppendError) {
         match refused {
             AppendError::Full { reason: FullReason::Memory } => self.memory += 1,
-            AppendError::Full { reason: FullReason::Disk } => self.disk += 1,
+            AppendError::Full { reason: FullReason::Disk | FullReason::Behind } => self.disk += 1,
             AppendError::TooLarge { .. } => self.too_large += 1,
             AppendError::Closed => self.closed += 1,
             AppendError::Poisoned(_) => self.poisoned += 1,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ringlog_disk::{Disk, DiskError, DiskErrorKind, Op, Wait};
 
 use crate::error::{AppendError, OpenError, ReadError};
+use crate::failure::LogFailure;
 use crate::format::batch::FrameKind;
 use crate::ids::{LogId, Lsn, Offset, StreamId};
 use crate::inbox::{Admission, How};
@@ -108,7 +109,8 @@ impl<D: Disk> DrivenShard<D> {
         let pools = memory.0.clone();
         let id = identity.into();
         let no_clock = || Duration::ZERO;
-        let begin = Begin { options, pools, notes: Vec::new(), now_ns: now.wall_ns };
+        let failure = LogFailure::default();
+        let begin = Begin { options, pools, notes: Vec::new(), now_ns: now.wall_ns, failure };
         let (writer, ready) = open_shard(disk, &id, begin, &no_clock)?;
         let Ready { shared, published, recovery, names: streams, next_stream, .. } = ready;
         let options = options.clone();
@@ -148,23 +150,22 @@ impl<D: Disk> DrivenShard<D> {
         Ok(id)
     }
 
-    /// Appends records, all or none, as a producer of the given slot (0 to 15).
+    /// Appends records, all or none, as the thread of this number.
     ///
     /// # Errors
     /// See [`AppendError`].
     pub fn append<R: AsRef<[u8]>>(
         &self,
-        slot: usize,
+        thread: usize,
         stream: StreamId,
         records: &[R],
         durability: Durability,
     ) -> Result<Receipt, AppendError> {
-        let slot = slot % crate::limits::SLOTS;
         let name = self.streams.iter().find(|(id, _)| *id == stream).map(|(_, name)| name);
         let policy = name.map_or(self.options.sync, |name| self.options.sync_of(name));
         let apart = policy == SyncPolicy::EveryAppend;
         let how = How { level: durability, apart, will_try_again: false };
-        self.shared.inbox.append(slot, stream, FrameKind::Record, records, how)
+        self.shared.inbox.append(thread, stream, FrameKind::Record, records, how)
     }
 
     /// Trims a stream: its records below `before`, at most its next offset, are not there any

@@ -241,6 +241,43 @@ fn a_log_on_a_full_disk_closes_and_opens() {
     assert!(first.iter().all(Result::is_ok));
 }
 
+/// Two streams in different shards of a log.
+fn in_two_shards(log: &Log) -> [Stream; 2] {
+    let first = log.stream("0").unwrap();
+    let mut others = (1..).map(|name| log.stream(&name.to_string()).unwrap());
+    let second = others.find(|other| other.shard() != first.shard()).unwrap();
+    [first, second]
+}
+
+/// The device may have dropped what any shard had written.
+#[test]
+fn a_failed_flush_of_one_shard_ends_all() {
+    for failing in [0, 1] {
+        let mut options = small();
+        options.format.shards = Some(2);
+        options.memory_bytes = 8 << 20;
+        let (log, device) = Log::in_memory(options).unwrap();
+        let mut streams = in_two_shards(&log);
+        streams.swap(0, failing);
+        let [failing, other] = streams;
+        fill(&failing, 10, Durability::Synced);
+        fill(&other, 10, Durability::Synced);
+        device.fail_next_flush();
+        // Once somebody has heard of it, nobody hears an acknowledgement that rests on a later flush.
+        // (It may have been the preparation of a segment that met the fault.)
+        for stream in [&failing, &other, &failing] {
+            match stream.append(&record(10)) {
+                Ok(receipt) => {
+                    let error = receipt.wait().unwrap_err();
+                    assert!(matches!(error, ReceiptError::Poisoned(_)), "{error}");
+                }
+                Err(error) => assert!(matches!(error, AppendError::Poisoned(_)), "{error}"),
+            }
+        }
+        assert!(matches!(log.flush(), Err(LogError::Poisoned(_))));
+    }
+}
+
 #[test]
 fn a_failed_write_or_flush_poisons_until_the_log_is_opened_again() {
     let faults: [fn(&MemoryDevice); 3] =

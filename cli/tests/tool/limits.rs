@@ -210,10 +210,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Fails now and then, and tells of something open: records that wait while one before them is refused
-/// for want of room can be stored when room comes back in that moment.
 #[test]
-#[ignore = "open: what is stored on a disk that is full for a moment is not always a prefix of the input"]
 fn a_full_disk_that_has_room_again() {
     let disk = Mounted(tempdir().unwrap());
     if !disk.mount("size=8m") {

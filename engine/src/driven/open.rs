@@ -12,6 +12,7 @@ use ringlog_disk::{AnyDisk, MemoryDevice, Place};
 use super::shard::{DrivenShard, Whereabouts, without_linger};
 use crate::clock::wall_ns;
 use crate::error::OpenError;
+use crate::failure::LogFailure;
 use crate::format::meta::LogMeta;
 use crate::ids::LogId;
 use crate::open::{Found, find, find_in, reader_disk, reading_disk, shard_of};
@@ -38,6 +39,7 @@ pub struct Seat {
     scanned: Scanned,
     names_thread: bool,
     notes: Vec<String>,
+    failure: LogFailure,
     opened: Instant,
 }
 
@@ -71,6 +73,7 @@ impl DrivenLog {
         let options = Arc::new(found.profiled.settings.fill(options));
         let meta = found.meta;
         let mut seats = Vec::with_capacity(found.shards.len());
+        let failure = LogFailure::default();
         for (shard, dir) in (0..).zip(found.shards) {
             let opened = Instant::now();
             let identity = Identity { log: meta.log, shard, segment_bytes: meta.segment_bytes };
@@ -85,6 +88,7 @@ impl DrivenLog {
                 scanned,
                 names_thread: true,
                 notes: found.notes.clone(),
+                failure: failure.clone(),
                 opened,
             });
         }
@@ -150,8 +154,8 @@ impl Seat {
     /// See [`OpenError`]; the shard is as it was, or recovery has begun and the next open goes on
     /// with it. The log has to be opened again.
     pub fn start(self) -> Result<DrivenShard<AnyDisk>, OpenError> {
-        let Self { dir, lock, meta, identity, options, scanned, names_thread, mut notes, opened } =
-            self;
+        let Self { dir, lock, meta, identity, options, scanned, mut notes, .. } = self;
+        let (names_thread, failure, opened) = (self.names_thread, self.failure, self.opened);
         let format = FrozenFormat::from(meta);
         let pools = Pools::new(&options, format)?;
         if dir.as_dir().is_some() && !pools.small.huge_pages_advised() {
@@ -160,7 +164,8 @@ impl Seat {
         let disk_options = disk_options(&options, &pools, names_thread);
         let disk = dir.disk(Some(&lock), options.io, &disk_options)?;
         let own = without_linger(&options);
-        let begin = Begin { options: &own, pools: pools.clone(), notes, now_ns: wall_ns() };
+        let (pools_too, now_ns) = (pools.clone(), wall_ns());
+        let begin = Begin { options: &own, pools: pools_too, notes, now_ns, failure };
         let measure = || opened.elapsed();
         let (writer, ready) = start_shard(disk, &identity, scanned, begin, &measure)?;
         let io = options.io;

@@ -15,6 +15,7 @@ use super::tokens::Tokens;
 use crate::chunk::Chunk;
 use crate::clock::Clock;
 use crate::error::{AppendError, LogError, OpenError, StreamError};
+use crate::failure::LogFailure;
 use crate::format::batch::{FrameKind, frame_bytes};
 use crate::ids::{Epoch, Offset, StreamId};
 use crate::inbox::Counts;
@@ -168,7 +169,8 @@ impl<D: Disk> DrivenShard<D> {
         let identity = identity.into();
         let own = without_linger(options);
         let (notes, now_ns) = (Vec::new(), now.wall_ns);
-        let begin = Begin { options: &own, pools: pools.clone(), notes, now_ns };
+        let failure = LogFailure::default();
+        let begin = Begin { options: &own, pools: pools.clone(), notes, now_ns, failure };
         let (writer, ready) = open_shard(disk, &identity, begin, &|| Duration::ZERO)?;
         let no_disk: OpenDisk = Box::new(|| {
             Err(DiskError::new(DiskErrorKind::Unexpected, "read: whose disk it is, opens it"))

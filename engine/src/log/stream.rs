@@ -30,6 +30,11 @@ impl Stream {
         &self.name
     }
 
+    /// The shard that it belongs to, by its name alone.
+    pub fn shard(&self) -> u16 {
+        self.shard as u16
+    }
+
     /// Appends a record (it may be empty) at the log's default durability. Returns at once.
     ///
     /// # Errors
@@ -128,14 +133,14 @@ impl Stream {
         if level == Durability::Synced && self.policy == SyncPolicy::Never {
             return Err(AppendError::NeverSynced);
         }
-        let slot = Inbox::slot_of_this_thread();
+        let thread = Inbox::this_thread();
         let apart = self.policy == SyncPolicy::EveryAppend;
         let how = How { level, apart, will_try_again: false };
         match at_most {
-            None => shared.inbox.append(slot, self.id, kind, records, how),
+            None => shared.inbox.append(thread, self.id, kind, records, how),
             Some(at_most) => {
                 let deadline = Instant::now().checked_add(at_most);
-                shared.inbox.append_until(slot, self.id, kind, records, how, deadline)
+                shared.inbox.append_until(thread, self.id, kind, records, how, deadline)
             }
         }
     }
@@ -223,12 +228,12 @@ impl Stream {
         if before <= first {
             return Ok(first);
         }
-        let slot = Inbox::slot_of_this_thread();
-        let receipt = match shared.inbox.append_trim(slot, self.id, before) {
+        let thread = Inbox::this_thread();
+        let receipt = match shared.inbox.append_trim(thread, self.id, before) {
             Err(AppendError::Full { .. }) => {
                 // What is on its way makes room.
                 let _ = shared.ask(Request::Flush); // the second attempt tells
-                shared.inbox.append_trim(slot, self.id, before)
+                shared.inbox.append_trim(thread, self.id, before)
             }
             other => other,
         };

@@ -48,6 +48,7 @@ use crate::limits::SEALING_MAX;
 use crate::options::{Durability, Retention, SyncPolicy};
 use crate::receipt::{Level, Ticket};
 use crate::recent::Recent;
+use crate::refusals::Refusals;
 
 use flush::FlushPlans;
 use reclaim::Reclaimer;
@@ -299,6 +300,8 @@ pub struct Shard {
     poison: Option<DiskError>,
     /// What waits for its place finds no room on the disk.
     no_room: bool,
+    /// How often what was taken was given up for want of room.
+    refusals: Refusals,
     /// Records that were acknowledged at `Memory` found no room before the end.
     gave_up: bool,
     acks: Vec<(Arc<Ticket>, Level)>,
@@ -356,6 +359,7 @@ impl Shard {
             waiting: Vec::new(),
             poison: None,
             no_room: false,
+            refusals: 0,
             gave_up: false,
             acks: Vec::new(),
             failures: Vec::new(),
@@ -374,6 +378,11 @@ impl Shard {
         if let Some(error) = &self.poison {
             let error = ReceiptError::Poisoned(error.clone());
             self.failures.extend(chunk.ticket.map(|ticket| (ticket, error)));
+            return;
+        }
+        if chunk.refusals < self.refusals && Self::can_give_up(&chunk) {
+            // There may be room again, but what came before it from the same thread was given up.
+            self.failures.extend(chunk.ticket.map(|ticket| (ticket, ReceiptError::DiskFull)));
             return;
         }
         if self.pending.is_empty() {
@@ -526,6 +535,11 @@ impl Shard {
             && (self.no_room || self.rotation.room(&self.config) < self.config.segment_bytes / 8)
     }
 
+    /// How often it has given up, for want of room, what it had taken.
+    pub fn refusals(&self) -> Refusals {
+        self.refusals
+    }
+
     /// The failure that poisoned it.
     pub fn poisoned(&self) -> Option<&DiskError> {
         self.poison.as_ref()
@@ -628,8 +642,9 @@ impl Shard {
 
     // ---- failure ----
 
-    /// A write or a flush failed: nothing behind it is acknowledged, ever.
-    fn fail(&mut self, error: DiskError) {
+    /// A write or a flush failed, of this shard or of another one of the log: nothing behind it is
+    /// acknowledged, ever. The first failure counts.
+    pub(crate) fn fail(&mut self, error: DiskError) {
         if self.poison.is_some() {
             return;
         }
@@ -657,25 +672,32 @@ impl Shard {
             return self.refuse_last(all);
         }
         let mut kept = VecDeque::with_capacity(self.pending.len());
+        let mut gave_up = false;
         self.pending_bytes = 0;
         for chunk in self.pending.drain(..) {
-            if !all && (chunk.level == Durability::Memory || !chunk.created.is_empty()) {
+            if !all && !Self::can_give_up(&chunk) {
                 self.pending_bytes += chunk.section().section_bytes();
                 kept.push_back(chunk);
             } else {
                 self.gave_up |= chunk.level == Durability::Memory;
+                gave_up = true;
                 let told = chunk.ticket.filter(|_| !planted(Bug::LeaveTheRefusedWaiting));
                 self.failures.extend(told.map(|ticket| (ticket, ReceiptError::DiskFull)));
             }
         }
         self.pending = kept;
+        self.refusals += Refusals::from(gave_up);
+    }
+
+    /// Nobody was told that it is taken for good.
+    fn can_give_up(chunk: &Chunk) -> bool {
+        chunk.level > Durability::Memory && chunk.created.is_empty()
     }
 
     /// The same where records were told their offsets when they were taken: only what comes last
     /// is refused, so that the offsets of what stays hold.
     fn refuse_last(&mut self, all: bool) {
-        let goes =
-            |chunk: &Chunk| all || chunk.level > Durability::Memory && chunk.created.is_empty();
+        let goes = |chunk: &Chunk| all || Self::can_give_up(chunk);
         while self.pending.back().is_some_and(|chunk| goes(chunk)) {
             let Some(chunk) = self.pending.pop_back() else { return };
             self.pending_bytes -= chunk.section().section_bytes();

@@ -342,7 +342,9 @@ impl Life {
                     AppendError::Full { reason: FullReason::Memory } => {
                         self.counts.refused_memory += 1;
                     }
-                    AppendError::Full { reason: FullReason::Disk } => self.counts.refused_disk += 1,
+                    AppendError::Full { reason: FullReason::Disk | FullReason::Behind } => {
+                        self.counts.refused_disk += 1;
+                    }
                     _ => {}
                 }
                 return format!("{told}: {error}");

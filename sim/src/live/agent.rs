@@ -331,7 +331,7 @@ fn read_kind(error: &ReadError) -> &'static str {
 fn append_kind(error: &AppendError) -> &'static str {
     match error {
         AppendError::Poisoned(error) => disk_kind(error),
-        AppendError::Full { reason: FullReason::Disk } => "disk-full",
+        AppendError::Full { reason: FullReason::Disk | FullReason::Behind } => "disk-full",
         AppendError::Full { reason: FullReason::Memory } => "memory-full",
         _ => "other",
     }

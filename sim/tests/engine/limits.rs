@@ -1,6 +1,7 @@
 //! What happens when memory or the disk is full.
 
-use ringlog::{AppendError, Durability, FullReason, ReceiptError, Request, SyncPolicy};
+use ringlog::{AppendError, Durability, FullReason, Receipt, ReceiptError, Request, SyncPolicy};
+use ringlog_sim::Rng;
 
 use crate::common::{MS, SEGMENT_BYTES, open, poll, world};
 
@@ -129,6 +130,61 @@ fn nobody_waits_without_end_for_what_a_full_disk_refuses() {
     assert!(refused > 0, "all of {stored} records found room");
     assert_eq!(shard.read().len(), stored);
     shard.check();
+}
+
+/// Threads that hear of their receipts long afterwards, on a disk that is full and has room again in
+/// turns. Two of them share a slot.
+#[test]
+fn nothing_of_a_thread_is_stored_behind_what_was_given_up_before_it_was_told() {
+    let (mut given_up, mut told) = (0, 0);
+    for seed in 0..40 {
+        let mut rng = Rng::new(seed);
+        let world = world();
+        let mut shard = open(&world, SyncPolicy::EveryCommit);
+        let threads = [0, 1, 16];
+        let mut attempts: [Vec<Result<Receipt, AppendError>>; 3] = Default::default();
+        for _ in 0..300 {
+            match rng.below(10) {
+                0..=5 => {
+                    let at = rng.below(3) as usize;
+                    let record = vec![at as u8; 20_000 + rng.below(100_000) as usize];
+                    let (thread, level) = (threads[at], Durability::Synced);
+                    attempts[at].push(shard.shard.append(thread, shard.stream, &[&record], level));
+                }
+                6 | 7 => shard.turns(1 + rng.below(6) as usize),
+                8 => shard.pass(250 * MS),
+                _ if rng.below(3) == 0 => world.set_capacity(None),
+                _ => world.set_capacity(Some(world.used_bytes())),
+            }
+        }
+        world.set_capacity(None);
+        shard.pass(1000 * MS);
+        shard.turns(200);
+        for (thread, attempts) in attempts.iter_mut().enumerate() {
+            let mut behind = false;
+            for (at, attempt) in attempts.iter_mut().enumerate() {
+                match attempt {
+                    Err(AppendError::Full { reason }) => {
+                        told += u32::from(*reason == FullReason::Behind);
+                        behind = false;
+                    }
+                    Err(other) => panic!("{other}"),
+                    Ok(receipt) => match poll(receipt) {
+                        Some(Err(ReceiptError::DiskFull)) => {
+                            given_up += 1;
+                            behind = true;
+                        }
+                        Some(Ok(())) => {
+                            assert!(!behind, "seed {seed}: attempt {at} of thread {thread}");
+                        }
+                        other => panic!("neither stored nor refused: {other:?}"),
+                    },
+                }
+            }
+        }
+        shard.check();
+    }
+    assert!(given_up > 100 && told > 5, "{given_up} were given up, {told} times this was told");
 }
 
 const HOUR: u64 = 3600 * 1000 * MS;
