@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Decides what is decided by chance.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
+    /// Only disks with this seed, as a finding or --verbose names it.
+    #[arg(long, value_name = "S")]
+    disk: Option<u64>,
     /// On which file systems, in turn.
     #[arg(long, value_delimiter = ',', default_value = "ext4,xfs,btrfs")]
     fs: Vec<FileSystem>,
@@ -82,6 +85,7 @@ fn run_inside(args: &Args) -> Result<ExitCode, Trouble> {
         cuts: if until.is_some() { 0 } else { args.cuts },
         until,
         seed: args.seed,
+        disk: args.disk,
         file_systems,
         control: args.control,
         verbose: args.verbose,

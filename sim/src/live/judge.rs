@@ -369,7 +369,7 @@ impl OneStream<'_> {
             // of streams have emptied more segments than retention has taken.)
             let segments = self.found.segments.get(usize::from(self.seen.shard));
             let kept = self.judge.log.retained.zip(segments.copied());
-            let kept = kept.is_some_and(|(retained, segments)| segments > retained);
+            let kept = kept.is_some_and(|(retained, segments)| segments >= retained);
             if !kept && !self.judge.log.trims {
                 findings.lost += first - before.max(asked);
                 findings.tell(format!(

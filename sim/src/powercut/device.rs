@@ -8,68 +8,16 @@
 //! The device knows nothing of file systems. Of the log it knows the first four bytes of its
 //! structures, only to tell and to choose *when* the power goes off.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::image::{Image, PAGE_BYTES};
 use crate::Rng;
 
 /// What a cut keeps or loses as a whole.
 pub const SECTOR_BYTES: usize = 512;
-const PAGE_BYTES: usize = 4096;
-
-/// The content of a disk. Clones share what is equal.
-#[derive(Clone, Default)]
-pub struct Image {
-    pages: HashMap<u64, Arc<[u8]>>,
-}
-
-impl Image {
-    fn read(&self, at: u64, out: &mut [u8]) {
-        let mut done = 0;
-        while done < out.len() {
-            let position = at + done as u64;
-            let within = (position % PAGE_BYTES as u64) as usize;
-            let take = (PAGE_BYTES - within).min(out.len() - done);
-            let to = &mut out[done..done + take];
-            match self.pages.get(&(position / PAGE_BYTES as u64)) {
-                Some(page) => to.copy_from_slice(&page[within..within + take]),
-                None => to.fill(0),
-            }
-            done += take;
-        }
-    }
-
-    fn write(&mut self, at: u64, bytes: &[u8]) {
-        let mut done = 0;
-        while done < bytes.len() {
-            let position = at + done as u64;
-            let within = (position % PAGE_BYTES as u64) as usize;
-            let take = (PAGE_BYTES - within).min(bytes.len() - done);
-            if take == PAGE_BYTES && bytes[done..done + take].iter().all(|byte| *byte == 0) {
-                // mkfs writes whole megabytes of them.
-                self.pages.remove(&(position / PAGE_BYTES as u64));
-                done += take;
-                continue;
-            }
-            let page = self
-                .pages
-                .entry(position / PAGE_BYTES as u64)
-                .or_insert_with(|| Arc::from([0u8; PAGE_BYTES]));
-            let from = &bytes[done..done + take];
-            match Arc::get_mut(page) {
-                Some(page) => page[within..within + take].copy_from_slice(from),
-                None => {
-                    let mut copy = page.to_vec();
-                    copy[within..within + take].copy_from_slice(from);
-                    *page = Arc::from(copy);
-                }
-            }
-            done += take;
-        }
-    }
-}
 
 /// What of the cache reaches the media in the cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -559,146 +507,5 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn device() -> Device {
-        Device::new(1 << 20, Image::default(), Rng::new(7))
-    }
-
-    fn cut(keep: Keep) -> Event {
-        Event::Cut { keep, effect: false }
-    }
-
-    fn sector(image: &Image, number: u64) -> u8 {
-        let mut byte = [0];
-        image.read(number * SECTOR_BYTES as u64, &mut byte);
-        byte[0]
-    }
-
-    #[test]
-    fn only_a_flush_makes_durable() {
-        let device = device();
-        device.write(0, &[1; 1024]).unwrap();
-        device.flush().unwrap();
-        device.write(512, &[2; 1024]).unwrap();
-        let mut now = [0; 1];
-        device.read(512, &mut now).unwrap();
-        assert_eq!(now, [2], "reads see the cache");
-        device.now(cut(Keep::None));
-        let after = device.after_cut().unwrap();
-        assert_eq!((0..3).map(|n| sector(&after.image, n)).collect::<Vec<_>>(), [1, 1, 0]);
-        assert_eq!((after.pending, after.kept), (2, 0));
-        assert_eq!(device.write(0, &[3; 512]), Err(Failed));
-        assert_eq!(device.flush(), Err(Failed));
-        assert_eq!(device.read(0, &mut now), Err(Failed));
-        assert_eq!(device.counts().refused, 3);
-    }
-
-    #[test]
-    fn a_cut_keeps_what_its_kind_says() {
-        let kept = |keep| {
-            let device = device();
-            for n in 0..40u8 {
-                device.write(u64::from(n) * 512, &[n + 1; 512]).unwrap();
-            }
-            device.now(cut(keep));
-            let after = device.after_cut().unwrap();
-            let kept: Vec<u64> = (0..40).filter(|n| sector(&after.image, *n) != 0).collect();
-            assert_eq!(kept.len(), after.kept);
-            kept
-        };
-        assert_eq!(kept(Keep::All).len(), 40);
-        assert_eq!(kept(Keep::AllButOne).len(), 39);
-        assert_eq!(kept(Keep::OnlyOne).len(), 1);
-        let prefix = kept(Keep::Prefix);
-        assert_eq!(prefix, (0..prefix.len() as u64).collect::<Vec<_>>());
-        assert!((1..40).contains(&kept(Keep::Subset).len()));
-    }
-
-    #[test]
-    fn a_reordered_cut_may_bring_back_the_older_of_two_writes() {
-        let older = (0..64).any(|seed| {
-            let device = Device::new(1 << 20, Image::default(), Rng::new(seed));
-            device.write(0, &[1; 512]).unwrap();
-            device.write(0, &[2; 512]).unwrap();
-            device.now(cut(Keep::Reordered));
-            let after = device.after_cut().unwrap();
-            after.kept == 2 && sector(&after.image, 0) == 1
-        });
-        assert!(older);
-    }
-
-    #[test]
-    fn events_come_when_they_are_due() {
-        let device = device();
-        device.arm(When::Write(2), cut(Keep::All));
-        device.write(0, &[1; 512]).unwrap();
-        device.flush().unwrap();
-        device.write(0, &[2; 512]).unwrap();
-        assert_eq!(device.write(0, &[3; 512]), Err(Failed), "without effect");
-        assert_eq!(sector(&device.after_cut().unwrap().image, 0), 2);
-
-        let device = self::device();
-        device.arm(When::Flush(1), Event::Cut { keep: Keep::None, effect: true });
-        device.flush().unwrap();
-        device.write(0, &[1; 512]).unwrap();
-        assert_eq!(device.flush(), Err(Failed));
-        assert_eq!(sector(&device.after_cut().unwrap().image, 0), 1, "with effect");
-
-        let device = self::device();
-        let when = When::Behind { kind: Kind::Footer, nth: 1, operations: 2 };
-        device.arm(when, cut(Keep::All));
-        for _ in 0..2 {
-            device.write(0, b"RLf1 and more").unwrap();
-            device.write(4096, b"RLb1").unwrap();
-        }
-        assert!(!device.is_dead());
-        assert_eq!(device.flush(), Err(Failed));
-        let after = device.after_cut().unwrap();
-        assert_eq!(after.kinds, BTreeMap::from([(Kind::Batch, 2), (Kind::Footer, 2)]));
-        assert_eq!(after.newest, [Kind::Footer, Kind::Batch, Kind::Footer, Kind::Batch]);
-    }
-
-    #[test]
-    fn a_failed_flush_keeps_or_drops_the_cache() {
-        for drop in [false, true] {
-            let device = device();
-            device.write(0, b"RLb1").unwrap();
-            device.write(4096, &[1; 512]).unwrap();
-            device.now(Event::FailFlushes { count: 1, drop });
-            assert_eq!(device.flush(), Err(Failed));
-            device.flush().unwrap();
-            device.now(cut(Keep::None));
-            let after = device.after_cut().unwrap();
-            assert_eq!(sector(&after.image, 0), if drop { 0 } else { b'R' });
-            assert_eq!(sector(&after.image, 8), 1);
-        }
-    }
-
-    #[test]
-    fn a_lying_flush_makes_nothing_durable() {
-        let device = device();
-        device.now(Event::Lie);
-        device.write(0, &[1; 512]).unwrap();
-        device.flush().unwrap();
-        device.now(cut(Keep::None));
-        assert_eq!(sector(&device.after_cut().unwrap().image, 0), 0);
-        assert_eq!(device.counts().lies, 1);
-    }
-
-    #[test]
-    fn clones_of_an_image_do_not_share_later_writes() {
-        let mut one = Image::default();
-        one.write(100, &[1; 5000]);
-        let two = one.clone();
-        one.write(0, &[2; 512]);
-        let mut bytes = [0; 1];
-        two.read(100, &mut bytes);
-        assert_eq!(bytes, [1]);
-        one.read(100, &mut bytes);
-        assert_eq!(bytes, [2]);
-        one.read(5099, &mut bytes);
-        assert_eq!(bytes, [1]);
-    }
-}
+#[path = "device_tests.rs"]
+mod tests;

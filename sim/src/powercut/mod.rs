@@ -8,11 +8,14 @@
 //! cache it keeps. How the threads of the kernel and of the log interleave does not, so a seed tells
 //! what was tried, and does not replay it to the byte.
 
+mod chance;
 pub mod device;
 pub mod fuse;
+pub mod image;
 pub mod mounts;
 mod report;
 mod rig;
+mod scratch;
 
 pub use report::{Report, Totals};
 pub use rig::{Control, Settings, run};

@@ -6,28 +6,28 @@
 //! that must find the same, and each cut by appends and a further cut.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::device::{Device, Event, Image, Keep, Kind, When};
+use super::chance::{Fault, Target, at_batch, cut, log_uniform, sometime, soon};
+use super::device::{Device, Event};
 use super::fuse::Server;
+use super::image::Image;
 use super::mounts::{self, FileSystem, Mounted};
 use super::report::{Report, phase};
+use super::scratch::Scratch;
 use crate::Rng;
 use crate::live::child::{Programs, Running, Stop, Trouble, failed, run as run_command};
 use crate::live::journal::{Journal, Stage};
 use crate::live::judge::{Judge, Survives};
-use crate::live::plan::Life;
+use crate::live::plan::{Life, LogPlan};
 
 /// How long a life may take for anything: then it hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How many cuts a disk sees before a fresh one is taken.
 const CUTS_PER_DISK: u64 = 6;
-/// The directories of a run, before the number of its process.
-const PREFIX: &str = "ringlog-power-cuts.";
 /// How often the recovery of one state is cut in a row.
 const NESTED_MAX: u32 = 3;
 
@@ -51,29 +51,14 @@ pub struct Settings {
     pub until: Option<Instant>,
     /// Decides everything that is decided by chance.
     pub seed: u64,
+    /// Only disks with this seed, as a finding names it.
+    pub disk: Option<u64>,
     /// On which file systems, in turn.
     pub file_systems: Vec<FileSystem>,
     /// Be wrong on purpose.
     pub control: Option<Control>,
     /// Tell each round.
     pub verbose: bool,
-}
-
-/// What is done to the disk in a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Cut,
-    FailWrites,
-    FailFlushes { drop: bool },
-    Lie,
-}
-
-/// In which phase of a life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    Opening,
-    Appending,
-    Closing,
 }
 
 /// Runs it. The report so far is there even when there is trouble.
@@ -83,56 +68,6 @@ pub fn run(settings: &Settings, programs: &Programs, stop: &Stop) -> (Report, Re
     let result = Rig::set_up(settings, programs, stop).and_then(|mut rig| rig.run(&mut report));
     report.elapsed = started.elapsed();
     (report, result)
-}
-
-/// Directories to mount on. Removed when dropped, but nothing within them.
-struct Scratch {
-    base: PathBuf,
-}
-
-impl Scratch {
-    fn new() -> Result<Self, Trouble> {
-        sweep();
-        let base = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
-        let scratch = Self { base };
-        for directory in [&scratch.base, &scratch.disks(), &scratch.mount()] {
-            fs::create_dir(directory)
-                .map_err(|error| failed(&directory.display().to_string(), &error))?;
-        }
-        Ok(scratch)
-    }
-
-    fn disks(&self) -> PathBuf {
-        self.base.join("disks")
-    }
-
-    fn mount(&self) -> PathBuf {
-        self.base.join("mount")
-    }
-}
-
-/// Removes the empty directories of runs that were ended by SIGKILL: all else of them went by itself.
-fn sweep() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let process = name.and_then(|name| name.strip_prefix(PREFIX));
-        if process.is_some_and(|process| !PathBuf::from(format!("/proc/{process}")).exists()) {
-            for directory in [path.join("disks"), path.join("mount"), path] {
-                let _ = fs::remove_dir(directory); // what is not empty is not ours
-            }
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        for directory in [self.disks(), self.mount(), self.base.clone()] {
-            if let Err(error) = fs::remove_dir(&directory) {
-                eprintln!("power-cuts: {}: {error}", directory.display());
-            }
-        }
-    }
 }
 
 struct Rig<'a> {
@@ -193,7 +128,7 @@ impl<'a> Rig<'a> {
         while !self.done(report) {
             let file_system = self.settings.file_systems[chains % self.settings.file_systems.len()];
             chains += 1;
-            let seed = rng.next_u64() >> 16;
+            let seed = self.settings.disk.unwrap_or(rng.next_u64() >> 16);
             match self.chain(file_system, seed, report) {
                 // Nor does a file system survive a disk that flushes nothing.
                 Err(Trouble::Failed(_)) if self.settings.control == Some(Control::NoFlush) => {}
@@ -365,7 +300,12 @@ impl<'a> Rig<'a> {
         }
         match drawn {
             0 | 1 => Fault::FailWrites,
-            2 | 3 => Fault::FailFlushes { drop: chain.rng.coin() },
+            // A disk that drops its cache when one shard's flush fails drops what the other shards
+            // have written as well, and their next flush succeeds: shards fail one by one, so this
+            // is more than a log of several shards promises.
+            2 | 3 => {
+                Fault::FailFlushes { drop: LogPlan::of(chain.seed).shards == 1 && chain.rng.coin() }
+            }
             4 | 5 => Fault::Lie,
             _ => Fault::Cut,
         }
@@ -584,48 +524,4 @@ impl<'a> Rig<'a> {
         self.unmount(disk, chain)?;
         Ok(end)
     }
-}
-
-fn cut(rng: &mut Rng) -> Event {
-    Event::Cut { keep: Keep::draw(rng), effect: rng.coin() }
-}
-
-/// A number below `bound`, small ones as often as large ones.
-fn log_uniform(rng: &mut Rng, bound: u64) -> u64 {
-    let bits = 64 - bound.leading_zeros();
-    let bound_now = 1u64 << rng.below(u64::from(bits) + 1);
-    rng.below(bound_now.min(bound))
-}
-
-/// One of the next operations.
-fn soon(rng: &mut Rng, within: u64) -> When {
-    if rng.index(3) == 0 {
-        When::Flush(rng.below(within / 2 + 1))
-    } else {
-        When::Write(rng.below(within))
-    }
-}
-
-/// Some operation of a life.
-fn sometime(rng: &mut Rng) -> When {
-    match rng.index(20) {
-        0..=5 => When::Write(log_uniform(rng, 1500)),
-        6..=9 => When::Flush(log_uniform(rng, 600)),
-        _ => {
-            let kinds = [
-                Kind::Footer,
-                Kind::Footer,
-                Kind::Manifest,
-                Kind::SegmentHeader,
-                Kind::SmallFile,
-                Kind::Index,
-            ];
-            let kind = kinds[rng.index(kinds.len())];
-            When::Behind { kind, nth: rng.below(3), operations: rng.below(8) }
-        }
-    }
-}
-
-fn at_batch(rng: &mut Rng) -> When {
-    When::Behind { kind: Kind::Batch, nth: log_uniform(rng, 60), operations: 0 }
 }
