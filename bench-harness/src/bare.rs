@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ringlog_disk::floor::FloorFile;
 use ringlog_disk::{Dir, FileName, Primitive as DiskPrimitive};
 
+use crate::counters::{Counted, Device};
 use crate::floor::Primitive;
 use crate::workload::{incompressible, per_second};
 
@@ -21,7 +22,18 @@ const SEQUENTIAL_DEPTH: usize = 8;
 const COMMITS_MAX: usize = 100_000;
 
 /// A prewritten file, on which the floor is measured again and again.
-pub(crate) struct BareDisk(FloorFile);
+pub(crate) struct BareDisk {
+    file: FloorFile,
+    device: Device,
+}
+
+/// Bare commits, one after the other.
+pub(crate) struct Commits {
+    /// The latency of each in ns.
+    pub(crate) latencies_ns: Vec<u64>,
+    /// What the device did meanwhile.
+    pub(crate) counted: Counted,
+}
 
 impl BareDisk {
     /// Writes the file in `dir`, which must be a scratch directory: the file stays there.
@@ -29,18 +41,19 @@ impl BareDisk {
     /// # Errors
     /// What the disk refused, in words.
     pub(crate) fn create(dir: &Path) -> Result<Self, String> {
+        let device = Device::of(dir);
         let (dir, name) = place(&dir.join("floor"))?;
         FloorFile::create(&dir, &name, FILE_BYTES)
-            .map(Self)
+            .map(|file| Self { file, device })
             .map_err(|error| format!("floor, prepare a file: {error}"))
     }
 
     /// What falls short here, in words.
     pub(crate) fn note(&self) -> Option<&'static str> {
-        (!self.0.direct()).then_some("goes through the page cache: no direct I/O here")
+        (!self.file.direct()).then_some("goes through the page cache: no direct I/O here")
     }
 
-    /// Commits of `bytes`, one after the other, for about `time`: the latency of each in ns.
+    /// Commits of `bytes`, one after the other, for about `time`.
     ///
     /// # Errors
     /// What the disk refused, in words.
@@ -49,14 +62,17 @@ impl BareDisk {
         primitive: Primitive,
         bytes: usize,
         time: Duration,
-    ) -> Result<Vec<u64>, String> {
+    ) -> Result<Commits, String> {
         let one = match primitive {
             Primitive::Fdatasync => DiskPrimitive::LinkedSync,
             Primitive::Dsync => DiskPrimitive::Dsync,
         };
-        self.0
+        let before = self.device.look();
+        let latencies_ns = self
+            .file
             .durable_writes(one, bytes, COMMITS_MAX, time)
-            .map_err(|error| format!("floor, {}: {error}", primitive.name()))
+            .map_err(|error| format!("floor, {}: {error}", primitive.name()))?;
+        Ok(Commits { latencies_ns, counted: self.device.look().since(&before) })
     }
 
     /// Bytes per second of a sequential write from huge-page buffers, for about `time`.
@@ -64,7 +80,7 @@ impl BareDisk {
     /// # Errors
     /// What the disk refused, in words.
     pub(crate) fn sequential_write(&self, time: Duration) -> Result<f64, String> {
-        self.0
+        self.file
             .sequential_write(SEQUENTIAL_BYTES, SEQUENTIAL_DEPTH, u64::MAX, time)
             .map(|moved| moved.bytes_per_second())
             .map_err(|error| format!("floor, sequential write: {error}"))
@@ -125,11 +141,11 @@ mod tests {
         let disk = BareDisk::create(dir.path()).unwrap();
         let short = Duration::from_millis(20);
         for primitive in Primitive::ALL {
-            assert!(!disk.commits(primitive, 4096, short).unwrap().is_empty());
+            assert!(!disk.commits(primitive, 4096, short).unwrap().latencies_ns.is_empty());
         }
         assert!(disk.sequential_write(short).unwrap() > 0.0);
         assert!(sequential_read(&dir.path().join("floor")).unwrap() > 0.0);
-        let error = disk.commits(Primitive::Dsync, 100, short).unwrap_err();
+        let error = disk.commits(Primitive::Dsync, 100, short).err().unwrap();
         assert!(error.contains("RWF_DSYNC"), "{error}");
     }
 

@@ -8,8 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+
+use crate::counters::whole_disk;
+
+mod distance;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -33,19 +37,29 @@ pub(crate) fn interrupted() -> bool {
 }
 
 /// What is the same for every directory.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
-    pub(crate) kernel: String,
-    pub(crate) cpu: String,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// The kernel's release.
+    pub kernel: String,
+    /// The processor's model.
+    pub cpu: String,
     /// CPUs that this process may use.
-    pub(crate) cpus: usize,
+    pub cpus: usize,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Whether huge pages are given to who asks: "always", "madvise", "never".
+    pub huge_pages: String,
+    /// A cache line from one CPU to another and back, in ns: the nearest pair and the farthest.
+    /// `None` on one CPU.
+    pub cpu_round_trip_ns: Option<[f64; 2]>,
     /// Mean number of busy tasks over the last minute, before the run: a busy machine measures
     /// its other work.
-    pub(crate) load: Option<f64>,
+    pub load: Option<f64>,
 }
 
 impl Machine {
-    /// Looks at the machine.
+    /// Looks at the machine; measures the way between its CPUs for some ms.
     pub(crate) fn look() -> Self {
         let cpu = fs::read_to_string("/proc/cpuinfo")
             .ok()
@@ -54,10 +68,18 @@ impl Machine {
                 Some(line.split_once(':')?.1.trim().to_owned())
             })
             .unwrap_or_else(unknown);
+        let memory_bytes = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+            Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+        });
+        let huge = read_line(Path::new("/sys/kernel/mm/transparent_hugepage/enabled"));
         Self {
             kernel: read_line(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_else(unknown),
             cpu,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes,
+            huge_pages: huge.as_deref().and_then(chosen).unwrap_or_else(unknown),
+            cpu_round_trip_ns: distance::between_cpus(),
             load: read_line(Path::new("/proc/loadavg"))
                 .and_then(|line| line.split(' ').next()?.parse().ok()),
         }
@@ -67,6 +89,10 @@ impl Machine {
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Linux {}, {} CPUs, {}", self.kernel, self.cpus, self.cpu)?;
+        if let Some([near, far]) = self.cpu_round_trip_ns {
+            write!(f, ", {near:.0} to {far:.0} ns from one to another and back")?;
+        }
+        write!(f, "; huge pages: {}", self.huge_pages)?;
         match self.load {
             Some(load) if load > self.cpus as f64 / 2.0 => {
                 write!(f, "\nthe machine is busy with other work: load {load}")
@@ -76,39 +102,102 @@ impl std::fmt::Display for Machine {
     }
 }
 
-/// Where a directory lies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Place {
-    pub(crate) file_system: String,
-    pub(crate) device: String,
+/// Where a directory lies, and what lies below it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The directory as it was given.
+    pub dir: String,
+    /// Type of its file system.
+    pub file_system: String,
+    /// Options that it is mounted with.
+    pub mount_options: String,
+    /// What is mounted.
+    pub device: String,
+    /// The disk's own name, where it tells one.
+    pub model: Option<String>,
     /// The block device's write cache as the kernel sees it: "write back", "write through".
-    pub(crate) write_cache: String,
+    pub write_cache: String,
+    /// Whether the device takes writes that are durable by themselves.
+    pub fua: Option<bool>,
+    /// Whether it turns.
+    pub rotational: Option<bool>,
+    /// The smallest write.
+    pub logical_block_bytes: Option<u64>,
+    /// The smallest write that needs no read.
+    pub physical_block_bytes: Option<u64>,
+    /// How requests are put in order.
+    pub scheduler: Option<String>,
+    /// What is free.
+    pub free_bytes: Option<u64>,
 }
 
 impl Place {
-    /// Looks up the mount that holds `dir`.
+    /// Looks up the mount that holds `dir`, and its device.
     pub(crate) fn of(dir: &Path) -> Self {
-        let nowhere = || Self { file_system: unknown(), device: unknown(), write_cache: unknown() };
-        let Ok(dir) = dir.canonicalize() else {
-            return nowhere();
-        };
-        let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else {
-            return nowhere();
-        };
-        let Some(mount) = mount_of(&mounts, &dir) else {
-            return nowhere();
-        };
-        let queue = |up: &str| {
-            let block = Path::new("/sys/dev/block").join(&mount.numbers);
-            read_line(&block.join(up).join("queue/write_cache"))
+        let mount = mount_below(dir);
+        let block = block_device(dir).map(|path| whole_disk(&path));
+        let setting = |name: &str| read_line(&block.as_ref()?.join(name));
+        let number = |name: &str| setting(name)?.parse::<u64>().ok();
+        let of_mount = |field: fn(&Mount) -> &String| {
+            mount.as_ref().map_or_else(unknown, |mount| field(mount).clone())
         };
         Self {
-            // A partition has no queue of its own; the disk above it has.
-            write_cache: queue(".").or_else(|| queue("..")).unwrap_or_else(unknown),
-            file_system: mount.file_system,
-            device: mount.source,
+            dir: dir.display().to_string(),
+            file_system: of_mount(|mount| &mount.file_system),
+            mount_options: of_mount(|mount| &mount.options),
+            device: of_mount(|mount| &mount.source),
+            model: setting("device/model"),
+            write_cache: setting("queue/write_cache").unwrap_or_else(unknown),
+            fua: number("queue/fua").map(|fua| fua != 0),
+            rotational: number("queue/rotational").map(|turns| turns != 0),
+            logical_block_bytes: number("queue/logical_block_size"),
+            physical_block_bytes: number("queue/physical_block_size"),
+            scheduler: setting("queue/scheduler").as_deref().and_then(chosen),
+            free_bytes: free_bytes(dir),
         }
     }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fua = match self.fua {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "unknown",
+        };
+        write!(f, "{}: {} on {}", self.dir, self.file_system, self.device)?;
+        if let Some(model) = &self.model {
+            write!(f, " ({model})")?;
+        }
+        write!(f, " (write cache: {}, FUA: {fua}", self.write_cache)?;
+        if let Some(bytes) = self.logical_block_bytes.zip(self.physical_block_bytes) {
+            write!(f, ", blocks: {} / {}", bytes.0, bytes.1)?;
+        }
+        write!(f, "), mounted {}", self.mount_options)
+    }
+}
+
+/// The word in brackets.
+fn chosen(setting: &str) -> Option<String> {
+    let (_, behind) = setting.split_once('[')?;
+    Some(behind.split_once(']')?.0.to_owned())
+}
+
+/// The directory in `/sys` of the block device, or the partition, below `dir`.
+pub(crate) fn block_device(dir: &Path) -> Option<PathBuf> {
+    let mount = mount_below(dir)?;
+    let by_number = Path::new("/sys/dev/block").join(&mount.numbers);
+    // Some file systems have a number of their own; the name of what is mounted tells then.
+    by_number.canonicalize().ok().or_else(|| {
+        let device = Path::new(&mount.source).canonicalize().ok()?;
+        Path::new("/sys/class/block").join(device.file_name()?).canonicalize().ok()
+    })
+}
+
+fn mount_below(dir: &Path) -> Option<Mount> {
+    let dir = dir.canonicalize().ok()?;
+    mount_of(&fs::read_to_string("/proc/self/mountinfo").ok()?, &dir)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -116,6 +205,7 @@ struct Mount {
     numbers: String,
     file_system: String,
     source: String,
+    options: String,
 }
 
 /// The mount with the longest mount point that is a prefix of `dir`; of several at the same point,
@@ -128,7 +218,8 @@ fn mount_of(mountinfo: &str, dir: &Path) -> Option<Mount> {
         };
         let left: Vec<&str> = left.split(' ').collect();
         let right: Vec<&str> = right.split(' ').collect();
-        let ([_, _, numbers, _, point, ..], [file_system, source, ..]) = (&left[..], &right[..])
+        let ([_, _, numbers, _, point, options, ..], [file_system, source, ..]) =
+            (&left[..], &right[..])
         else {
             continue;
         };
@@ -139,6 +230,7 @@ fn mount_of(mountinfo: &str, dir: &Path) -> Option<Mount> {
                 numbers: (*numbers).to_owned(),
                 file_system: (*file_system).to_owned(),
                 source: (*source).to_owned(),
+                options: (*options).to_owned(),
             };
             best = Some((depth, mount));
         }
@@ -213,6 +305,14 @@ broken line
         // A name that only begins alike is not below the mount point.
         assert_eq!(found("/mntx"), owned("ext4", "/dev/vda", "254:0"));
         assert_eq!(mount_of("", Path::new("/")), None);
+        assert_eq!(mount_of(MOUNTS, Path::new("/")).unwrap().options, "rw,relatime");
+    }
+
+    #[test]
+    fn the_setting_in_brackets_is_the_one_that_holds() {
+        assert_eq!(chosen("always [madvise] never").as_deref(), Some("madvise"));
+        assert_eq!(chosen("[none]").as_deref(), Some("none"));
+        assert_eq!(chosen("none"), None);
     }
 
     #[test]

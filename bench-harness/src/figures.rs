@@ -19,13 +19,15 @@ use ringlog::{Durability, Log, Options, SyncPolicy};
 use ringlog_disk::IoKind;
 
 use crate::bare::{self, BareDisk};
-use crate::compare::Failure;
+use crate::contender::Ringlog;
 use crate::driven::Driven;
-use crate::environment::{Machine, Place, interrupted, scratch};
+use crate::environment::{interrupted, scratch};
 use crate::filler::{Filler, filled_segment};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
+use crate::measurement::Line;
 use crate::percentile::{new_histogram, percentile_ns};
-use crate::report::Out;
+use crate::report::{Failure, Out};
+use crate::run::Run;
 use crate::series::{Around, Bar, Series, table};
 use crate::workload::{self, Keep, Load, Outcome, incompressible, per_second};
 
@@ -37,8 +39,7 @@ const RECYCLABLE_BYTES: usize = 5 << 26;
 const FLOOR_ROUNDS_MAX: usize = 20;
 const MIB: usize = 1 << 20;
 /// The caller-driven shard and the bare primitives take turns of this length, ...
-const SLICE: Effort =
-    Effort { commits: Duration::from_millis(10), sequential: Duration::from_millis(10) };
+const SLICE: Effort = Effort { commits: Duration::from_millis(10), ..Effort::USUAL };
 /// ... so many of them in a round.
 const DRIVEN_SLICES: usize = 60;
 
@@ -92,33 +93,48 @@ struct Bench<'a> {
     options: Options,
 }
 
-/// Measures the chosen figures in a temporary directory inside `dir`.
+/// Which figures.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) run: Run,
+    /// Measure these figures only
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_values_t = Figure::value_variants().to_vec()
+    )]
+    pub(crate) only: Vec<Figure>,
+    /// Size of the log that the figure `open` opens, in bytes; less where there is no room for twice
+    /// as much
+    #[arg(long, value_name = "BYTES", default_value_t = 10 << 30)]
+    pub(crate) open_bytes: u64,
+}
+
+/// Measures the chosen figures in a temporary directory inside each directory of the run. The length
+/// of a measurement is each figure's own.
 ///
 /// # Errors
 /// What could not be measured, or written, in words; what was complete has been reported.
-pub(crate) fn run(
-    dir: &Path,
-    rounds: usize,
-    only: &[Figure],
-    io: IoKind,
-    open_bytes: u64,
-    out: &mut Out,
-) -> Result<(), Failure> {
-    let (place, machine) = (Place::of(dir), Machine::look());
-    out.print(&format!(
-        "{}: {} on {} (write cache: {})\n{machine}\n{rounds} rounds\n\n",
-        dir.display(),
-        place.file_system,
-        place.device,
-        place.write_cache,
-    ))?;
+pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+    for dir in arguments.run.dirs() {
+        run_in(&dir, arguments, out)?;
+    }
+    Ok(())
+}
+
+fn run_in(dir: &Path, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+    let Run { rounds, io, .. } = arguments.run;
+    let (io, open_bytes) = (io.kind(), arguments.open_bytes);
+    out.print(&format!("\n{}: {rounds} rounds\n\n", dir.display()))?;
     let scratch = scratch(dir)?;
     let disk = BareDisk::create(scratch.path())?;
     let options = Options { io, ..Options::from_env().map_err(|error| error.to_string())? };
     let bench = Bench { dir: scratch.path(), disk, rounds, io, open_bytes, options };
     let mut all = Vec::new();
     let mut failures = Vec::new();
-    for figure in only {
+    for figure in &arguments.only {
         let measured = match figure {
             Figure::Blocked => bench.blocked(),
             Figure::Driven => bench.driven(),
@@ -139,7 +155,7 @@ pub(crate) fn run(
             Ok(measured) => {
                 for series in measured {
                     out.print(&series.rounds_text())?;
-                    out.json_line(&series)?;
+                    out.json_line(&Line::Figure(series.clone()))?;
                     all.push(series);
                 }
             }
@@ -206,7 +222,7 @@ impl Bench<'_> {
         let load = Load { record_bytes: 4096, timed: true, ..LOAD };
         self.repeat(|| {
             let (floor, outcome) =
-                self.around(Self::commit_floor, || workload::run(&log, dir.path(), &load))?;
+                self.around(Self::commit_floor, || run_log(&log, dir.path(), &load))?;
             match percentile_ns(&outcome.latency, 500) {
                 Some(p50) => series.add(p50 as f64 / 1e9, floor, detail(&outcome)),
                 None => return Err("too few appends for a median".to_owned()),
@@ -283,23 +299,22 @@ impl Bench<'_> {
         let recycled_log = recycling_log(recycled_dir.path(), &self.options())?;
         let wide_log = recycling_log(wide_dir.path(), &wide_options)?;
         self.repeat(|| {
-            let (floor, outcome) = self.around(Self::write_floor, || {
-                workload::run(&recycled_log, recycled_dir.path(), &two)
-            })?;
+            let (floor, outcome) = self
+                .around(Self::write_floor, || run_log(&recycled_log, recycled_dir.path(), &two))?;
             recycled.add(outcome.payload_per_second(), floor, detail(&outcome));
 
             let fresh_dir = scratch(self.dir)?;
             let log = workload::open(fresh_dir.path(), SyncPolicy::EveryCommit, &self.options())?;
             let growing = Load { keep: Keep::All, warm_up: Duration::from_millis(50), ..two };
             let (floor, outcome) =
-                self.around(Self::write_floor, || workload::run(&log, fresh_dir.path(), &growing))?;
+                self.around(Self::write_floor, || run_log(&log, fresh_dir.path(), &growing))?;
             fresh.add(outcome.payload_per_second(), floor, detail(&outcome));
             close(log)?;
             drop(fresh_dir);
 
             let eight = Load { outstanding: 8, ..batches };
-            let (floor, outcome) = self
-                .around(Self::write_floor, || workload::run(&wide_log, wide_dir.path(), &eight))?;
+            let (floor, outcome) =
+                self.around(Self::write_floor, || run_log(&wide_log, wide_dir.path(), &eight))?;
             wide.add(outcome.payload_per_second(), floor, detail(&outcome));
             Ok(())
         })?;
@@ -323,7 +338,7 @@ impl Bench<'_> {
                 // What the floor does in a second is one commit for each p50.
                 let commits_per_second = |bench: &Self| Ok(1.0 / bench.commit_floor()?);
                 let (floor, outcome) =
-                    self.around(commits_per_second, || workload::run(&log, dir.path(), load))?;
+                    self.around(commits_per_second, || run_log(&log, dir.path(), load))?;
                 series.add(outcome.records_per_second(), floor, detail(&outcome));
             }
             Ok(())
@@ -341,7 +356,6 @@ impl Bench<'_> {
         let dir = scratch(self.dir)?;
         let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
         let load = Load {
-            durability: Durability::Memory,
             record_bytes: 256,
             warm_up: Duration::from_millis(500),
             window: Duration::from_secs(3),
@@ -352,7 +366,7 @@ impl Bench<'_> {
                 let copied = bare::copy_and_checksum(256, Duration::from_millis(300));
                 Ok(copied.min(bench.write_floor()? / (256.0 + FRAME_BYTES)))
             };
-            let (floor, outcome) = self.around(limit, || workload::run(&log, dir.path(), &load))?;
+            let (floor, outcome) = self.around(limit, || run_memory(&log, dir.path(), &load))?;
             series.add(outcome.records_per_second(), floor, detail(&outcome));
             Ok(())
         })?;
@@ -370,7 +384,6 @@ impl Bench<'_> {
         let dir = scratch(self.dir)?;
         let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
         let load = Load {
-            durability: Durability::Memory,
             record_bytes: 256,
             warm_up: Duration::from_millis(300),
             window: Duration::from_secs(2),
@@ -378,7 +391,7 @@ impl Bench<'_> {
         };
         self.repeat(|| {
             let alone = |_: &Self| {
-                workload::run(&log, dir.path(), &load).map(|outcome| outcome.records_per_second())
+                run_memory(&log, dir.path(), &load).map(|outcome| outcome.records_per_second())
             };
             let looked_at = || {
                 let over = AtomicBool::new(false);
@@ -392,7 +405,7 @@ impl Bench<'_> {
                         }
                         looks
                     });
-                    let outcome = workload::run(&log, dir.path(), &load);
+                    let outcome = run_memory(&log, dir.path(), &load);
                     over.store(true, Ordering::Relaxed);
                     let looks = looking.join().map_err(|_| "a thread panicked".to_owned())?;
                     outcome.map(|outcome| (outcome, looks))
@@ -448,8 +461,8 @@ impl Bench<'_> {
         let log = recycling_log(dir.path(), &self.options())?;
         let load = Load { record_bytes: 1024, producers: 64, ..LOAD };
         self.repeat(|| {
-            let outcome = workload::run(&log, dir.path(), &load)?;
-            let (device, payload) = (outcome.engine.device_bytes, outcome.payload_bytes);
+            let outcome = run_log(&log, dir.path(), &load)?;
+            let (device, payload) = (outcome.claims.count("batch_bytes"), outcome.payload_bytes);
             series.add(device as f64, Around::exact(payload as f64), detail(&outcome));
             Ok(())
         })?;
@@ -463,7 +476,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// One blocked producer; what the figures have in common.
 const LOAD: Load = Load {
-    durability: Durability::Synced,
     record_bytes: 4096,
     batch_records: 1,
     producers: 1,
@@ -472,16 +484,27 @@ const LOAD: Load = Load {
     keep: Keep::TrimAbove(0),
     warm_up: Duration::from_millis(200),
     window: Duration::from_secs(1),
+    payload_bytes_max: None,
 };
+
+/// Runs a load of durable appends.
+fn run_log(log: &Log, dir: &Path, load: &Load) -> Result<Outcome, String> {
+    workload::run(&Ringlog::new(log.clone(), Durability::Synced), dir, load)
+}
+
+/// Runs a load that nobody waits for.
+fn run_memory(log: &Log, dir: &Path, load: &Load) -> Result<Outcome, String> {
+    workload::run(&Ringlog::new(log.clone(), Durability::Memory), dir, load)
+}
 
 /// What the log did in a round, in words.
 fn detail(outcome: &Outcome) -> String {
-    let engine = &outcome.engine;
+    let claims = &outcome.claims;
     let mut text = format!(
         "{:.1} records a commit, {} rotations, {} recycled",
-        outcome.records as f64 / engine.commits.max(1) as f64,
-        engine.rotations,
-        engine.recycled_segments,
+        outcome.records as f64 / claims.count("commits").max(1) as f64,
+        claims.count("rotations"),
+        claims.count("recycled_segments"),
     );
     if outcome.waited_for_room > 0 {
         let _ = write!(text, ", waited for room {} times", outcome.waited_for_room);

@@ -4,39 +4,47 @@
 //! when at least [`SAMPLES_BEYOND_MIN`] samples lie beyond it. Below that it is an anecdote.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// So many samples must lie beyond a percentile before it is shown.
-pub(crate) const SAMPLES_BEYOND_MIN: u64 = 100;
+pub const SAMPLES_BEYOND_MIN: u64 = 100;
 
 /// Latencies are told apart up to this, in ns: 100 s. Longer ones count as this.
 const LATENCY_NS_MAX: u64 = 100_000_000_000;
 
 /// An empty latency histogram in ns, values kept to 0.1 %.
-pub(crate) fn new_histogram() -> Histogram<u64> {
+pub fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are valid constants")
 }
 
 /// The percentiles of one histogram, in µs. `None` where too few samples lie beyond.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Percentiles {
-    pub(crate) p50: Option<f64>,
-    pub(crate) p90: Option<f64>,
-    pub(crate) p99: Option<f64>,
-    pub(crate) p99_9: Option<f64>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Percentiles {
+    /// The median.
+    pub p50: Option<f64>,
+    /// Nine of ten lie at or below.
+    pub p90: Option<f64>,
+    /// 99 of 100.
+    pub p99: Option<f64>,
+    /// 999 of 1,000.
+    pub p99_9: Option<f64>,
+    /// 9,999 of 10,000.
+    pub p99_99: Option<f64>,
     /// The largest sample; `None` only when there is no sample.
-    pub(crate) max: Option<f64>,
+    pub max: Option<f64>,
 }
 
 impl Percentiles {
     /// Reads a histogram of ns.
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
-        let us = |permille| percentile_ns(histogram, permille).map(us_from_ns);
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let us = |of_10_000| quantile_ns(histogram, of_10_000).map(us_from_ns);
         Self {
-            p50: us(500),
-            p90: us(900),
-            p99: us(990),
-            p99_9: us(999),
+            p50: us(5_000),
+            p90: us(9_000),
+            p99: us(9_900),
+            p99_9: us(9_990),
+            p99_99: us(9_999),
             max: (!histogram.is_empty()).then(|| us_from_ns(histogram.max())),
         }
     }
@@ -45,9 +53,15 @@ impl Percentiles {
 /// The value below or at which `permille` of the samples lie, in ns; `None` when fewer than
 /// [`SAMPLES_BEYOND_MIN`] samples lie beyond it.
 pub(crate) fn percentile_ns(histogram: &Histogram<u64>, permille: u64) -> Option<u64> {
-    let beyond = u128::from(histogram.len()) * u128::from(1000_u64.saturating_sub(permille)) / 1000;
+    quantile_ns(histogram, permille * 10)
+}
+
+/// The same for so many of 10,000.
+pub(crate) fn quantile_ns(histogram: &Histogram<u64>, of_10_000: u64) -> Option<u64> {
+    let above = u128::from(10_000_u64.saturating_sub(of_10_000));
+    let beyond = u128::from(histogram.len()) * above / 10_000;
     (beyond >= u128::from(SAMPLES_BEYOND_MIN))
-        .then(|| histogram.value_at_quantile(permille as f64 / 1000.0))
+        .then(|| histogram.value_at_quantile(of_10_000 as f64 / 10_000.0))
 }
 
 /// ns as µs.
@@ -56,7 +70,8 @@ pub(crate) fn us_from_ns(ns: u64) -> f64 {
 }
 
 /// How a figure moved over the rounds of one run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Drift {
     /// Smallest of the rounds.
     pub(crate) min: f64,

@@ -4,11 +4,32 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+
+/// Why a run ended without all that was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something could not be measured.
+    Measuring(String),
+    /// The report could not be written.
+    Reporting(io::Error),
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Self {
+        Self::Measuring(what)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Reporting(error)
+    }
+}
 
 /// Text in columns: the first one to the left, the others to the right.
 #[derive(Debug, Default)]
@@ -123,6 +144,7 @@ pub(crate) fn times(value: Option<f64>) -> String {
 pub(crate) struct Out {
     json: Option<Box<dyn Write>>,
     text: Box<dyn Write>,
+    watched: bool,
 }
 
 impl Out {
@@ -131,15 +153,16 @@ impl Out {
     /// # Errors
     /// When the file cannot be created.
     pub(crate) fn new(json: Option<&Path>) -> Result<Self, String> {
+        let watched = io::stderr().is_terminal();
         Ok(match json {
-            None => Self { json: None, text: Box::new(io::stdout()) },
+            None => Self { json: None, text: Box::new(io::stdout()), watched },
             Some(path) if path == Path::new("-") => {
-                Self { json: Some(Box::new(io::stdout())), text: Box::new(io::stderr()) }
+                Self { json: Some(Box::new(io::stdout())), text: Box::new(io::stderr()), watched }
             }
             Some(path) => {
                 let file = File::create(path)
                     .map_err(|error| format!("cannot create {}: {error}", path.display()))?;
-                Self { json: Some(Box::new(file)), text: Box::new(io::stdout()) }
+                Self { json: Some(Box::new(file)), text: Box::new(io::stdout()), watched }
             }
         })
     }
@@ -151,6 +174,14 @@ impl Out {
     pub(crate) fn print(&mut self, text: &str) -> io::Result<()> {
         self.text.write_all(text.as_bytes())?;
         self.text.flush()
+    }
+
+    /// Says on a terminal what is being measured, in place of what was said before; nothing where
+    /// nobody looks.
+    pub(crate) fn progress(&self, what: &str) {
+        if self.watched {
+            eprint!("\r\x1b[K{what}");
+        }
     }
 
     /// Writes one JSON object on a line of its own, whole, and flushes it.

@@ -4,13 +4,13 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::percentile::Drift;
 use crate::report::{Table, digits, times};
 
 /// The bar that a ratio is to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bar {
     AtMost(f64),
@@ -20,7 +20,8 @@ pub(crate) enum Bar {
 }
 
 /// A floor that was measured before and after a figure.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Around {
     pub(crate) before: f64,
     pub(crate) after: f64,
@@ -42,7 +43,8 @@ impl Around {
 const FLOOR_MOVED_MAX: f64 = 1.5;
 
 /// One round of one figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Measured {
     figure: f64,
     floor: Around,
@@ -52,11 +54,12 @@ pub(crate) struct Measured {
 }
 
 /// One figure over all rounds.
-#[derive(Debug, Serialize)]
-pub(crate) struct Series {
-    bench: &'static str,
-    what: &'static str,
-    unit: &'static str,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Series {
+    bench: String,
+    what: String,
+    unit: String,
     bar: Bar,
     ratio: Option<Drift>,
     rounds: Vec<Measured>,
@@ -64,8 +67,9 @@ pub(crate) struct Series {
 
 impl Series {
     /// No rounds yet.
-    pub(crate) fn new(what: &'static str, unit: &'static str, bar: Bar) -> Self {
-        Self { bench: "figures", what, unit, bar, ratio: None, rounds: Vec::new() }
+    pub(crate) fn new(what: &str, unit: &str, bar: Bar) -> Self {
+        let [bench, what, unit] = ["figures", what, unit].map(str::to_owned);
+        Self { bench, what, unit, bar, ratio: None, rounds: Vec::new() }
     }
 
     /// Adds a round.
@@ -118,7 +122,7 @@ pub(crate) fn table(all: &[Series]) -> String {
         let cell =
             |pick: fn(&Drift) -> f64| series.ratio.as_ref().map_or("-".into(), |r| digits(pick(r)));
         table.row(&[
-            series.what.to_owned(),
+            series.what.clone(),
             cell(|ratio| ratio.min),
             cell(|ratio| ratio.median),
             cell(|ratio| ratio.max),

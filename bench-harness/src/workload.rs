@@ -1,29 +1,28 @@
-//! A closed loop of producers on one log, measured.
+//! A closed loop of producers on one contender, measured.
 //!
-//! Each producer is a thread with a stream of its own: it appends and waits, or keeps a number of
-//! receipts in flight. Latency is taken per record, from before the append call to the
-//! acknowledgement (for memory: to the return of the call), into a histogram per thread.
-//! Appends go on before and after the measured window, so that it sees neither the start nor the
-//! end; what is acknowledged inside the window counts.
+//! Each producer is a thread of its own: it appends and waits, or keeps a number of appends in
+//! flight. Latency is taken per append, from before the call to the acknowledgement, into a
+//! histogram per thread. Appends go on before and after the measured window, so that it sees
+//! neither the start nor the end; what is acknowledged inside the window counts.
 //!
-//! The log's files are held within [`DISK_BYTES_MAX`] by trimming while running, which also makes
-//! the log recycle segments; when trimming does not help, the run ends early and says so.
+//! The files are held within [`DISK_BYTES_MAX`] by trimming while running, which also makes ringlog
+//! recycle segments; when trimming does not help, the run ends early and says so.
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ringlog::{
-    AppendError, Durability, FullReason, Log, Options, Receipt, Stats, Stream, SyncPolicy,
-};
+use ringlog::{Log, Options, SyncPolicy};
 
+use crate::contender::{Claims, Contender, Facts, Producer, Refusal};
+use crate::counters::{Counted, Device};
 use crate::environment::{bytes_below, interrupted};
 use crate::percentile::new_histogram;
 
-/// Most bytes of a log on disk.
+/// Most bytes of a contender on disk.
 pub(crate) const DISK_BYTES_MAX: u64 = 2 << 30;
 /// A run ends when it comes this near to the bound: what a fast disk writes between two looks.
 const DISK_BYTES_MARGIN: u64 = 256 << 20;
@@ -31,17 +30,17 @@ const DISK_BYTES_MARGIN: u64 = 256 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The same where all of it is kept.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_millis(250);
-/// An acknowledgement that takes longer is an error of the run, not a latency.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
+/// How long an append that found no room waits for it before it looks whether the run is over.
+const ROOM_WITHIN: Duration = Duration::from_millis(100);
 
 const WARMING: u8 = 0;
 const MEASURING: u8 = 1;
 const OVER: u8 = 2;
 
-/// How the log's files are held within bounds.
+/// How the files are held within bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// Sealed segments are trimmed away at each look while there are more bytes than this.
+pub enum Keep {
+    /// What can be freed is, at each look while there are more bytes than this.
     TrimAbove(u64),
     /// All, until the run has to end.
     All,
@@ -49,96 +48,63 @@ pub(crate) enum Keep {
 
 /// What the producers do.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    /// The level each append asks for.
-    pub(crate) durability: Durability,
+pub struct Load {
     /// Payload of one record in bytes.
-    pub(crate) record_bytes: usize,
+    pub record_bytes: usize,
     /// Records of one append; above 1, they go in as an atomic batch, whose latency is taken once.
-    pub(crate) batch_records: usize,
+    pub batch_records: usize,
     /// Number of threads.
-    pub(crate) producers: usize,
-    /// Receipts that each of them keeps in flight; 1 is a blocked producer. Of no meaning for
-    /// `Memory`, which is acknowledged at once.
-    pub(crate) outstanding: usize,
+    pub producers: usize,
+    /// Appends that each of them keeps in flight; 1 is a blocked producer. Of no meaning where an
+    /// append returns with its acknowledgement.
+    pub outstanding: usize,
     /// Whether the latency of each append is taken. Without it a clock is not read.
-    pub(crate) timed: bool,
-    /// What is done about the log's growth.
-    pub(crate) keep: Keep,
+    pub timed: bool,
+    /// What is done about growth.
+    pub keep: Keep,
     /// Time before the window.
-    pub(crate) warm_up: Duration,
+    pub warm_up: Duration,
     /// Length of the window.
-    pub(crate) window: Duration,
+    pub window: Duration,
+    /// The run ends when about so many bytes of payload were acknowledged, warm-up included.
+    pub payload_bytes_max: Option<u64>,
 }
 
 /// What came of a run.
-pub(crate) struct Outcome {
+pub struct Outcome {
+    /// What was measured, after the run.
+    pub facts: Facts,
     /// Of all producers together, in ns.
-    pub(crate) latency: Histogram<u64>,
+    pub latency: Histogram<u64>,
     /// Records acknowledged inside the window.
-    pub(crate) records: u64,
+    pub records: u64,
     /// Their payload in bytes.
-    pub(crate) payload_bytes: u64,
+    pub payload_bytes: u64,
+    /// Appends that were never more in flight at one time than this.
+    pub in_flight_max: u64,
     /// Length of the window.
-    pub(crate) elapsed: Duration,
-    /// What the log did inside the window.
-    pub(crate) engine: EngineWork,
-    /// Appends that found the log full and waited for room, warm-up included.
-    pub(crate) waited_for_room: u64,
-    /// Sealed segments trimmed away while running.
-    pub(crate) segments_trimmed: u64,
+    pub elapsed: Duration,
+    /// What the contender says that it did inside the window.
+    pub claims: Claims,
+    /// What happened inside the window.
+    pub counted: Counted,
+    /// Appends that found no room and waited for it, warm-up included.
+    pub waited_for_room: u64,
+    /// What was freed while running.
+    pub trimmed: u64,
     /// Why the run ended before its time, where it did.
-    pub(crate) ended_early: Option<String>,
+    pub ended_early: Option<String>,
 }
 
 impl Outcome {
     /// Records acknowledged each second.
-    pub(crate) fn records_per_second(&self) -> f64 {
+    pub fn records_per_second(&self) -> f64 {
         per_second(self.records, self.elapsed)
     }
 
     /// Payload bytes acknowledged each second.
-    pub(crate) fn payload_per_second(&self) -> f64 {
+    pub fn payload_per_second(&self) -> f64 {
         per_second(self.payload_bytes, self.elapsed)
-    }
-}
-
-/// The difference of two looks at a log's statistics, over all shards.
-pub(crate) struct EngineWork {
-    pub(crate) flushes: u64,
-    pub(crate) commits: u64,
-    pub(crate) device_bytes: u64,
-    pub(crate) rotations: u64,
-    pub(crate) recycled_segments: u64,
-    /// Time of write and flush of each commit that was flushed, in ns.
-    pub(crate) flush_latency: Histogram<u64>,
-}
-
-impl EngineWork {
-    fn between(before: &Stats, after: &Stats) -> Self {
-        let mut work = Self {
-            flushes: 0,
-            commits: 0,
-            device_bytes: 0,
-            rotations: 0,
-            recycled_segments: 0,
-            flush_latency: new_histogram(),
-        };
-        for (before, after) in before.shards.iter().zip(&after.shards) {
-            work.flushes += after.flushes.saturating_sub(before.flushes);
-            work.commits += after.commits.saturating_sub(before.commits);
-            work.device_bytes += after.bytes_written.saturating_sub(before.bytes_written);
-            work.rotations += after.rotations.saturating_sub(before.rotations);
-            work.recycled_segments +=
-                after.recycled_segments.saturating_sub(before.recycled_segments);
-            for value in after.flush_latency.iter_recorded() {
-                let count = value
-                    .count_at_value()
-                    .saturating_sub(before.flush_latency.count_at(value.value_iterated_to()));
-                work.flush_latency.saturating_record_n(value.value_iterated_to(), count);
-            }
-        }
-        work
     }
 }
 
@@ -150,49 +116,51 @@ pub(crate) fn open(dir: &Path, sync: SyncPolicy, options: &Options) -> Result<Lo
     Log::open(dir, Options { sync, ..options.clone() }).map_err(|error| format!("open: {error}"))
 }
 
-/// Runs `load` on `log`, whose files lie in `dir`.
+/// Runs `load` on `contender`, whose files lie in `dir`.
 ///
 /// # Errors
 /// The first error that a producer met, in words; what it had measured is lost with it.
-pub(crate) fn run(log: &Log, dir: &Path, load: &Load) -> Result<Outcome, String> {
-    let streams = (0..load.producers)
-        .map(|producer| log.stream(&format!("producer-{producer}")))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("stream: {error}"))?;
-    let (phase, started) = (AtomicU8::new(WARMING), AtomicUsize::new(0));
+pub fn run<C: Contender>(contender: &C, dir: &Path, load: &Load) -> Result<Outcome, String> {
+    let facts = contender.facts();
+    let in_flight = if facts.acknowledged_on_return { 0 } else { load.outstanding };
+    let producers = (0..load.producers)
+        .map(|number| contender.producer(number))
+        .collect::<Result<Vec<_>, _>>()?;
+    let shared = Shared::default();
+    let device = Device::of(dir);
     thread::scope(|scope| {
         let mut threads = Vec::with_capacity(load.producers);
-        for (number, stream) in streams.iter().enumerate() {
-            let (phase, started) = (&phase, &started);
-            let producer = Producer::new(stream, load, phase, number);
+        for (number, producer) in producers.into_iter().enumerate() {
+            let shared = &shared;
+            let producing = Producing::new(producer, load, in_flight, shared, number);
             let thread = thread::Builder::new().spawn_scoped(scope, move || {
-                started.fetch_add(1, Ordering::Relaxed);
-                let produced = producer.run();
+                shared.started.fetch_add(1, Ordering::Relaxed);
+                let produced = producing.run();
                 if produced.is_err() {
-                    phase.store(OVER, Ordering::Relaxed);
+                    shared.phase.store(OVER, Ordering::Relaxed);
                 }
                 produced
             });
             threads.push(thread.map_err(|error| {
-                phase.store(OVER, Ordering::Relaxed);
+                shared.phase.store(OVER, Ordering::Relaxed);
                 format!("start producer {number}: {error}")
             })?);
         }
-        while started.load(Ordering::Relaxed) < load.producers {
+        while shared.started.load(Ordering::Relaxed) < load.producers {
             thread::sleep(Duration::from_millis(1));
         }
 
-        let mut keeper = DiskKeeper { log, dir, keep: load.keep, segments_trimmed: 0 };
-        let mut ended_early = keeper.watch(load.warm_up, &phase);
-        let before = log.stats();
+        let mut keeper = DiskKeeper { contender, dir, load, trimmed: 0 };
+        let mut ended_early = keeper.watch(load.warm_up, &shared);
+        let (claimed, looked) = (contender.claims(), device.look());
         let begun = Instant::now();
-        if ended_early.is_none() && phase.load(Ordering::Relaxed) == WARMING {
-            phase.store(MEASURING, Ordering::Relaxed);
-            ended_early = keeper.watch(load.window, &phase);
+        if ended_early.is_none() && shared.phase.load(Ordering::Relaxed) == WARMING {
+            shared.phase.store(MEASURING, Ordering::Relaxed);
+            ended_early = keeper.watch(load.window, &shared);
         }
-        phase.store(OVER, Ordering::Relaxed);
+        shared.phase.store(OVER, Ordering::Relaxed);
         let elapsed = begun.elapsed();
-        let after = log.stats();
+        let (counted, claims) = (device.look().since(&looked), contender.claims().since(&claimed));
 
         let mut latency = new_histogram();
         let (mut records, mut waited_for_room) = (0, 0);
@@ -204,62 +172,75 @@ pub(crate) fn run(log: &Log, dir: &Path, load: &Load) -> Result<Outcome, String>
             ended_early = ended_early.or(produced.ended_early.map(str::to_owned));
         }
         Ok(Outcome {
+            facts,
             latency,
             records,
             payload_bytes: records * load.record_bytes as u64,
+            in_flight_max: (load.producers * in_flight.max(1)) as u64,
             elapsed,
-            engine: EngineWork::between(&before, &after),
+            claims,
+            counted,
             waited_for_room,
-            segments_trimmed: keeper.segments_trimmed,
+            trimmed: keeper.trimmed,
             ended_early,
         })
     })
 }
 
-/// Watches a log's size on disk, and trims.
-struct DiskKeeper<'a> {
-    log: &'a Log,
-    dir: &'a Path,
-    keep: Keep,
-    segments_trimmed: u64,
+/// What all threads of a run see.
+#[derive(Default)]
+struct Shared {
+    phase: AtomicU8,
+    started: AtomicUsize,
+    /// Appends acknowledged, a little behind.
+    appends: AtomicU64,
 }
 
-impl DiskKeeper<'_> {
+/// Watches a contender's size on disk, and trims.
+struct DiskKeeper<'a, C> {
+    contender: &'a C,
+    dir: &'a Path,
+    load: &'a Load,
+    trimmed: u64,
+}
+
+impl<C: Contender> DiskKeeper<'_, C> {
     /// Stays for `time`, or less when the run has to end; then it says why.
-    fn watch(&mut self, time: Duration, phase: &AtomicU8) -> Option<String> {
+    fn watch(&mut self, time: Duration, shared: &Shared) -> Option<String> {
         let end = Instant::now() + time;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || phase.load(Ordering::Relaxed) == OVER {
+            if left.is_zero() || shared.phase.load(Ordering::Relaxed) == OVER {
                 return None;
             }
-            thread::sleep(left.min(match self.keep {
+            thread::sleep(left.min(match self.load.keep {
                 Keep::TrimAbove(_) => LOOK_EVERY,
                 Keep::All => LOOK_AT_ALL_EVERY,
             }));
             if interrupted() {
                 return Some("interrupted".to_owned());
             }
-            if let Some(reason) = self.look() {
+            if let Some(reason) = self.look(shared) {
                 return Some(reason);
             }
         }
     }
 
-    fn look(&mut self) -> Option<String> {
-        let bytes = match self.keep {
+    fn look(&mut self, shared: &Shared) -> Option<String> {
+        let each = (self.load.record_bytes * self.load.batch_records.max(1)) as u64;
+        let payload = shared.appends.load(Ordering::Relaxed).saturating_mul(each);
+        if self.load.payload_bytes_max.is_some_and(|most| payload >= most) {
+            return Some("so many bytes were allowed".to_owned());
+        }
+        let bytes = match self.load.keep {
             Keep::TrimAbove(_) => bytes_below(self.dir),
             // Of thousands of files, one would have to ask for each.
-            Keep::All => {
-                let stats = self.log.stats();
-                let segments: usize = stats.shards.iter().map(|shard| shard.segments).sum();
-                segments as u64 * stats.segment_bytes
-            }
+            Keep::All => self.contender.bytes_on_disk().unwrap_or_else(|| bytes_below(self.dir)),
         };
-        if matches!(self.keep, Keep::TrimAbove(limit) if bytes > limit) {
-            match self.log.trim(0) {
-                Ok(report) => self.segments_trimmed += report.segments,
-                Err(error) => return Some(format!("trim: {error}")),
+        if matches!(self.load.keep, Keep::TrimAbove(limit) if bytes > limit) {
+            match self.contender.trim() {
+                Ok(freed) => self.trimmed += freed,
+                Err(error) => return Some(error),
             }
         }
         (bytes > DISK_BYTES_MAX - DISK_BYTES_MARGIN)
@@ -274,16 +255,27 @@ struct Produced {
     ended_early: Option<&'static str>,
 }
 
-struct Producer<'a> {
-    stream: &'a Stream,
+/// Appends that are acknowledged before the others are told: few enough for a bound on bytes.
+const TELL_EVERY: u64 = 64;
+
+struct Producing<'a, P> {
+    producer: P,
     load: &'a Load,
-    phase: &'a AtomicU8,
+    in_flight: usize,
+    shared: &'a Shared,
     records: Vec<Vec<u8>>,
+    untold: u64,
     produced: Produced,
 }
 
-impl<'a> Producer<'a> {
-    fn new(stream: &'a Stream, load: &'a Load, phase: &'a AtomicU8, number: usize) -> Self {
+impl<'a, P: Producer> Producing<'a, P> {
+    fn new(
+        producer: P,
+        load: &'a Load,
+        in_flight: usize,
+        shared: &'a Shared,
+        number: usize,
+    ) -> Self {
         let records = (0..load.batch_records.max(1))
             .map(|record| incompressible(load.record_bytes, (number * 1_000 + record) as u64))
             .collect();
@@ -293,20 +285,19 @@ impl<'a> Producer<'a> {
             waited_for_room: 0,
             ended_early: None,
         };
-        Self { stream, load, phase, records, produced }
+        Self { producer, load, in_flight, shared, records, untold: 0, produced }
     }
 
     fn run(mut self) -> Result<Produced, String> {
-        let wanted =
-            if self.load.durability == Durability::Memory { 0 } else { self.load.outstanding };
-        let mut in_flight: VecDeque<(Instant, Receipt)> = VecDeque::with_capacity(wanted);
+        let wanted = self.in_flight;
+        let mut in_flight: VecDeque<(Instant, P::Ticket)> = VecDeque::with_capacity(wanted);
         let timed = self.load.timed;
-        // Without in-flight receipts the end of one append is the start of the next: one clock
-        // reading for each.
+        // Without appends in flight the end of one is the start of the next: one clock reading for
+        // each.
         let mut now = Instant::now();
         let mut measuring = false;
         for number in 0_u64.. {
-            match self.phase.load(Ordering::Relaxed) {
+            match self.shared.phase.load(Ordering::Relaxed) {
                 OVER if number > 0 => break,
                 MEASURING if !measuring => {
                     measuring = true;
@@ -315,10 +306,10 @@ impl<'a> Producer<'a> {
                 }
                 _ => {}
             }
-            self.stamp(number);
-            let Some(receipt) = self.append()? else { break };
+            stamp(&mut self.records, number);
+            let Some(ticket) = self.append()? else { break };
             if wanted == 0 {
-                // Acknowledged when the call returned: nobody waits for this receipt.
+                // Acknowledged when the call returned: nobody waits for this one.
                 let begun = now;
                 if timed {
                     now = Instant::now();
@@ -326,16 +317,16 @@ impl<'a> Producer<'a> {
                 self.acknowledged(now - begun);
                 continue;
             }
-            in_flight.push_back((now, receipt));
+            in_flight.push_back((now, ticket));
             if in_flight.len() >= wanted {
-                if let Some((begun, receipt)) = in_flight.pop_front() {
-                    wait(&receipt)?;
+                if let Some((begun, ticket)) = in_flight.pop_front() {
+                    self.producer.wait(ticket)?;
                     now = Instant::now();
                     self.acknowledged(now - begun);
                 }
                 // What the same flush has acknowledged is not made to wait for its turn.
-                while let Some((begun, receipt)) = in_flight.front()
-                    && receipt.is_acknowledged()
+                while let Some((begun, ticket)) = in_flight.front()
+                    && self.producer.is_acknowledged(ticket)
                 {
                     let begun = *begun;
                     in_flight.pop_front();
@@ -346,66 +337,54 @@ impl<'a> Producer<'a> {
                 now = Instant::now();
             }
         }
-        for (_, receipt) in in_flight {
-            wait(&receipt)?;
+        for (_, ticket) in in_flight {
+            self.producer.wait(ticket)?;
         }
         Ok(self.produced)
     }
 
-    /// Makes records differ from one another without touching all of their bytes.
-    fn stamp(&mut self, number: u64) {
-        if let Some(front) = self.records[0].first_chunk_mut::<8>() {
-            *front = number.to_le_bytes();
-        }
-    }
-
     fn acknowledged(&mut self, latency: Duration) {
         self.produced.records += self.records.len() as u64;
+        self.untold += 1;
+        if self.untold == TELL_EVERY {
+            self.shared.appends.fetch_add(self.untold, Ordering::Relaxed);
+            self.untold = 0;
+        }
         if self.load.timed {
             let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
             self.produced.latency.saturating_record(ns);
         }
     }
 
-    /// Appends; when the log is full, waits for room. `None` when the run is over instead.
-    fn append(&mut self) -> Result<Option<Receipt>, String> {
-        let durability = self.load.durability;
-        let mut receipt = match &self.records[..] {
-            [record] => self.stream.append_with(record, durability),
-            records => self.stream.append_batch(records, durability),
-        };
-        let mut waited = false;
+    /// Appends; where there is no room, waits for it. `None` when the run is over instead.
+    fn append(&mut self) -> Result<Option<P::Ticket>, String> {
+        let mut at_most = Duration::ZERO;
         loop {
-            match receipt {
-                Ok(receipt) => return Ok(Some(receipt)),
-                Err(AppendError::Full { reason: FullReason::Memory }) => {
-                    self.produced.waited_for_room += u64::from(!waited);
-                    waited = true;
+            match self.producer.submit(&self.records, at_most) {
+                Ok(ticket) => return Ok(Some(ticket)),
+                Err(Refusal::NoRoom) => {
+                    self.produced.waited_for_room += u64::from(at_most.is_zero());
+                    at_most = ROOM_WITHIN;
                 }
-                Err(AppendError::Full { reason: _ }) => {
+                Err(Refusal::DiskFull) => {
                     self.produced.ended_early = Some("the disk is full");
-                    self.phase.store(OVER, Ordering::Relaxed);
+                    self.shared.phase.store(OVER, Ordering::Relaxed);
                     return Ok(None);
                 }
-                Err(error) => return Err(format!("append: {error}")),
+                Err(Refusal::Failed(error)) => return Err(error),
             }
-            if self.phase.load(Ordering::Relaxed) == OVER {
+            if self.shared.phase.load(Ordering::Relaxed) == OVER {
                 return Ok(None);
             }
-            let at_most = Duration::from_millis(100);
-            receipt = match &self.records[..] {
-                [record] => self.stream.append_within(record, durability, at_most),
-                records => self.stream.append_batch_within(records, durability, at_most),
-            };
         }
     }
 }
 
-fn wait(receipt: &Receipt) -> Result<(), String> {
-    receipt
-        .wait_timeout(ACKNOWLEDGED_WITHIN)
-        .map(|_| ())
-        .map_err(|error| format!("acknowledgement: {error}"))
+/// Makes records differ from one another without touching all of their bytes.
+pub(crate) fn stamp(records: &mut [Vec<u8>], number: u64) {
+    if let Some(front) = records[0].first_chunk_mut::<8>() {
+        *front = number.to_le_bytes();
+    }
 }
 
 /// Bytes that neither a file system nor a device can make smaller; the same for the same seed.
@@ -429,10 +408,11 @@ pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::Ringlog;
+    use ringlog::Durability;
 
-    fn load(durability: Durability) -> Load {
+    fn load() -> Load {
         Load {
-            durability,
             record_bytes: 100,
             batch_records: 1,
             producers: 3,
@@ -441,13 +421,14 @@ mod tests {
             keep: Keep::All,
             warm_up: Duration::from_millis(10),
             window: Duration::from_millis(100),
+            payload_bytes_max: None,
         }
     }
 
-    fn run_in_scratch(load: &Load) -> (Log, tempfile::TempDir, Outcome) {
+    fn run_in_scratch(durability: Durability, load: &Load) -> (Log, tempfile::TempDir, Outcome) {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), SyncPolicy::EveryCommit, &Options::default()).unwrap();
-        let outcome = run(&log, dir.path(), load).unwrap();
+        let outcome = run(&Ringlog::new(log.clone(), durability), dir.path(), load).unwrap();
         (log, dir, outcome)
     }
 
@@ -456,8 +437,8 @@ mod tests {
         for (durability, outstanding) in
             [(Durability::Synced, 1), (Durability::Synced, 16), (Durability::Memory, 1)]
         {
-            let load = Load { outstanding, ..load(durability) };
-            let (log, _dir, outcome) = run_in_scratch(&load);
+            let load = Load { outstanding, ..load() };
+            let (log, _dir, outcome) = run_in_scratch(durability, &load);
             assert!(outcome.records > 0, "{durability:?}");
             assert_eq!(outcome.latency.len(), outcome.records, "{durability:?} {outstanding}");
             assert_eq!(outcome.payload_bytes, outcome.records * 100);
@@ -471,28 +452,42 @@ mod tests {
 
     #[test]
     fn a_batch_counts_as_all_of_its_records_and_is_timed_once() {
-        let load = Load { batch_records: 10, ..load(Durability::Synced) };
-        let (_log, _dir, outcome) = run_in_scratch(&load);
+        let load = Load { batch_records: 10, ..load() };
+        let (_log, _dir, outcome) = run_in_scratch(Durability::Synced, &load);
         assert!(outcome.records > 0);
         assert_eq!(outcome.latency.len() * 10, outcome.records);
     }
 
     #[test]
     fn the_engine_s_work_is_that_of_the_window() {
-        let (log, _dir, outcome) = run_in_scratch(&load(Durability::Synced));
+        let (log, _dir, outcome) = run_in_scratch(Durability::Synced, &load());
         let total: u64 = log.stats().shards.iter().map(|shard| shard.flushes).sum();
-        assert!(outcome.engine.flushes > 0);
-        assert!(outcome.engine.flushes <= total);
-        assert!(outcome.engine.device_bytes >= outcome.payload_bytes / 2);
+        let flushes = outcome.claims.flushes.unwrap();
+        assert!(flushes > 0 && flushes <= total, "{flushes} of {total}");
+        assert!(outcome.claims.device_bytes.unwrap() >= outcome.payload_bytes / 2);
+        assert_eq!(outcome.claims.flush_latency.len(), flushes);
     }
 
     #[test]
     fn records_larger_than_the_log_takes_are_an_error_in_words() {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), SyncPolicy::EveryCommit, &Options::default()).unwrap();
-        let load = Load { record_bytes: 64 << 20, ..load(Durability::Synced) };
+        let load = Load { record_bytes: 64 << 20, ..load() };
+        let log = Ringlog::new(log, Durability::Synced);
         let error = run(&log, dir.path(), &load).err().unwrap();
         assert!(error.starts_with("append:"), "{error}");
+    }
+
+    #[test]
+    fn a_run_ends_when_it_has_appended_what_it_may() {
+        let load = Load {
+            payload_bytes_max: Some(50_000),
+            window: Duration::from_secs(600),
+            keep: Keep::TrimAbove(u64::MAX),
+            ..load()
+        };
+        let (_log, _dir, outcome) = run_in_scratch(Durability::Memory, &load);
+        assert_eq!(outcome.ended_early.as_deref(), Some("so many bytes were allowed"));
     }
 
     #[test]

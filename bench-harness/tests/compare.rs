@@ -2,68 +2,38 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
 
+mod support;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ringlog-bench");
+use ringlog_bench::measurement::{Class, Measurement, decode};
+use support::{PROGRAM, assert_empty, lines, text};
 
 fn compare(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(PROGRAM)
-        .args(["compare", "--seconds", "0.2", "--dir"])
-        .arg(dir)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    support::bench("compare", dir, "0.2", arguments)
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-fn json_lines(bytes: &[u8]) -> Vec<Value> {
-    text(bytes).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn assert_empty(dir: &Path) {
-    let left: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
-    assert!(left.is_empty(), "left behind: {left:?}");
-}
-
-fn is_number_or_null(value: &Value) -> bool {
-    value.is_null() || value.as_f64().is_some_and(|number| number > 0.0)
-}
-
-fn check(line: &Value, dir: &Path, mode: &str, class: &str) {
-    assert_eq!(line["bench"], "compare", "{line}");
-    assert_eq!(line["engine"], "ringlog", "{line}");
-    assert_eq!(line["mode"], mode, "{line}");
-    assert_eq!(line["durability"], class, "{line}");
-    assert_eq!(line["record_bytes"], 256, "{line}");
-    assert_eq!(line["producers"], 2, "{line}");
-    assert_eq!(line["outstanding"], 3, "{line}");
-    assert_eq!(line["shards"], 1, "{line}");
-    assert_eq!(line["dir"], dir.to_str().unwrap(), "{line}");
-    let records = line["records"].as_u64().unwrap();
-    assert!(records > 0, "{line}");
-    assert_eq!(line["payload_bytes"].as_u64().unwrap(), records * 256, "{line}");
-    let rate = records as f64 / line["seconds"].as_f64().unwrap();
-    let told = line["records_per_second"].as_f64().unwrap();
-    assert!((told - rate).abs() < rate / 1e6, "{line}");
-    let mib = line["payload_mib_per_second"].as_f64().unwrap();
-    assert!((mib - rate * 256.0 / f64::from(1 << 20)).abs() < mib / 1e6, "{line}");
-    for percentile in ["p50", "p90", "p99", "p99_9", "max"] {
-        assert!(is_number_or_null(&line["latency_us"][percentile]), "{percentile}: {line}");
-        assert!(is_number_or_null(&line["flush_us"][percentile]), "{percentile}: {line}");
-    }
-    assert!(line["latency_us"]["max"].is_number(), "{line}");
-    assert!(line["device_bytes"].is_u64() && line["flushes"].is_u64(), "{line}");
-    assert!(line["floor"].is_object() && line["ratio"].is_object(), "{line}");
-    for field in ["file_system", "io", "primitive"] {
-        assert!(line[field].as_str().is_some_and(|word| !word.is_empty()), "{field}: {line}");
-    }
+fn check(line: &Measurement, dir: &Path, mode: &str, class: Class) {
+    assert_eq!((line.bench.as_str(), line.engine.as_str()), ("compare", "ringlog"), "{line:?}");
+    assert_eq!((line.mode.as_str(), line.durability), (mode, class), "{line:?}");
+    assert_eq!((line.record_bytes, line.producers), (256, 2), "{line:?}");
+    assert_eq!((line.outstanding, line.shards, line.round), (3, 1, 1), "{line:?}");
+    assert_eq!(line.dir, dir.to_str().unwrap(), "{line:?}");
+    assert!(line.records > 0, "{line:?}");
+    assert_eq!(line.payload_bytes, line.records * 256, "{line:?}");
+    let rate = line.records as f64 / line.seconds;
+    assert!((line.records_per_second - rate).abs() < rate / 1e6, "{line:?}");
+    let mib = rate * 256.0 / f64::from(1 << 20);
+    assert!((line.payload_mib_per_second - mib).abs() < mib / 1e6, "{line:?}");
+    assert!(line.latency_us.max.is_some(), "{line:?}");
+    // What the percentiles were read from is there, whole.
+    let latency = decode(line.latency_hdr.as_deref().unwrap()).unwrap();
+    assert_eq!(latency.len(), line.records, "{line:?}");
+    assert!(line.device_bytes_claimed.is_some() && line.flushes_claimed.is_some(), "{line:?}");
+    assert!(line.io.is_some() && line.primitive.is_some(), "{line:?}");
+    assert_eq!(line.disqualified, None, "{line:?}");
+    assert!(line.cpu_seconds > 0.0, "{line:?}");
 }
 
 #[test]
@@ -71,23 +41,29 @@ fn every_mode_gives_one_json_object_and_nothing_is_left_behind() {
     let dir = tempfile::tempdir().unwrap();
     let done = compare(dir.path(), &["--producers", "2", "--outstanding", "3", "--json", "-"]);
     assert!(done.status.success(), "{}", text(&done.stderr));
-    let lines = json_lines(&done.stdout);
+    let lines = lines(&done.stdout);
+    assert_eq!(lines.environment.bench, "compare");
+    assert_eq!(lines.environment.places[0].dir, dir.path().to_str().unwrap());
+    let measured = lines.measurements;
+    let direct = measured.iter().all(|line| line.direct == Some(true));
+    let written = if direct { Class::DeviceCache } else { Class::PageCache };
     let modes = [
-        ("memory", "memory"),
-        ("written", "device cache"),
-        ("synced", "media"),
-        ("synced-every-append", "media"),
-        ("interval", "device cache, media within 10 ms"),
+        ("memory", Class::Memory),
+        ("written", written),
+        ("synced", Class::Media),
+        ("synced-every-append", Class::Media),
+        ("interval", written),
     ];
-    assert_eq!(lines.len(), modes.len(), "{}", text(&done.stdout));
-    for (line, (mode, class)) in lines.iter().zip(modes) {
+    assert_eq!(measured.len(), modes.len(), "{}", text(&done.stdout));
+    for (line, (mode, class)) in measured.iter().zip(modes) {
         check(line, dir.path(), mode, class);
+        assert_eq!(line.media_within_ms, (mode == "interval").then_some(10), "{mode}");
     }
-    let flushes = |line: usize| lines[line]["flushes"].as_u64().unwrap();
-    let records = |line: usize| lines[line]["records"].as_u64().unwrap();
+    let flushes = |line: usize| measured[line].flushes_claimed.unwrap();
     assert!(flushes(2) > 0, "synced flushes");
     // One flush for each append; what was in flight at the edges of the window may differ.
-    assert!(flushes(3) + 6 >= records(3), "{} flushes for {}", flushes(3), records(3));
+    let records = measured[3].records;
+    assert!(flushes(3) + 6 >= records, "{} flushes for {records}", flushes(3));
     // The table is for people and goes to the other stream.
     let report = text(&done.stderr);
     for (mode, _) in modes {
@@ -117,12 +93,12 @@ fn blocking_calls_are_used_when_asked_for() {
         ],
     );
     assert!(done.status.success(), "{}", text(&done.stderr));
-    let lines = json_lines(&std::fs::read(json).unwrap());
+    let lines = lines(&std::fs::read(json).unwrap()).measurements;
     assert_eq!(lines.len(), 2);
-    check(&lines[0], dir.path(), "synced", "media");
-    check(&lines[1], dir.path(), "memory", "memory");
+    check(&lines[0], dir.path(), "synced", Class::Media);
+    check(&lines[1], dir.path(), "memory", Class::Memory);
     for line in &lines {
-        assert_eq!(line["io"], "blocking", "{line}");
+        assert_eq!(line.io.as_deref(), Some("blocking"), "{line:?}");
     }
     let report = text(&done.stdout);
     for heading in ["records/s", "p99.9", "time of a commit", "sequential O_DIRECT", "notes"] {
@@ -137,8 +113,9 @@ fn several_directories_are_measured_one_after_the_other() {
     let second = dirs[1].path().to_str().unwrap();
     let done = compare(dirs[0].path(), &["--dir", second, "--modes", "synced", "--json", "-"]);
     assert!(done.status.success(), "{}", text(&done.stderr));
-    let lines = json_lines(&done.stdout);
-    let named: Vec<&str> = lines.iter().map(|line| line["dir"].as_str().unwrap()).collect();
+    let lines = lines(&done.stdout);
+    assert_eq!(lines.environment.places.len(), 2);
+    let named: Vec<&str> = lines.measurements.iter().map(|line| line.dir.as_str()).collect();
     assert_eq!(named, [dirs[0].path().to_str().unwrap(), second]);
 }
 
@@ -183,11 +160,35 @@ fn an_interrupt_ends_the_run_with_what_it_has_and_cleans_up() {
     assert!(killed.success());
     let done = child.wait_with_output().unwrap();
     assert!(done.status.success(), "{:?}", done.status);
-    let lines = json_lines(&done.stdout);
+    let lines = lines(&done.stdout).measurements;
     assert_eq!(lines.len(), 1, "{}", text(&done.stdout));
-    assert_eq!(lines[0]["mode"], "synced");
-    assert_eq!(lines[0]["ended_early"], "interrupted");
+    assert_eq!(lines[0].mode, "synced");
+    assert_eq!(lines[0].ended_early.as_deref(), Some("interrupted"));
     assert_empty(dir.path());
+}
+
+#[test]
+fn histograms_of_all_rounds_are_left_where_they_are_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let hdr = tempfile::tempdir().unwrap();
+    let hdr_path = hdr.path().join("new");
+    let path = hdr_path.to_str().unwrap();
+    let more = ["--modes", "synced", "--hdr", path, "--name", "a run", "--max-bytes", "25600"];
+    let done = compare(dir.path(), &[&more[..], &["--json", "-"]].concat());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let mut files: Vec<String> = std::fs::read_dir(&hdr_path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let names = ["flush.hgrm", "flush.hlog", "latency.hgrm", "latency.hlog"];
+    let names = names.map(|name| format!("a-run-0-synced-{name}"));
+    assert_eq!(files, names);
+    let lines = lines(&done.stdout);
+    assert_eq!(lines.environment.name.as_deref(), Some("a run"));
+    assert_eq!(lines.environment.max_bytes, Some(25_600));
+    assert_eq!(lines.measurements[0].name.as_deref(), Some("a run"));
+    assert!(lines.measurements[0].ended_early.is_some(), "100 records are few");
 }
 
 /// How deep the directories below this one go.

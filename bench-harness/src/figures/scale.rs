@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ringlog::{Durability, Format, Log, Offset, Options, Receipt, Stream, SyncPolicy};
 use ringlog_disk::Dir;
 
-use super::{Bench, LOAD, close, detail};
+use super::{Bench, LOAD, close, detail, run_log};
 use crate::environment::{free_bytes, interrupted, scratch};
 use crate::percentile::percentile_ns;
 use crate::series::{Around, Bar, Series};
@@ -57,7 +57,7 @@ impl Bench<'_> {
                 let dir = scratch(self.dir)?;
                 let options = self.with_segments(segment_bytes);
                 let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &options)?;
-                let outcome = workload::run(&log, dir.path(), &load)?;
+                let outcome = run_log(&log, dir.path(), &load)?;
                 close(log)?;
                 kept.push(dir);
                 Ok::<_, String>(outcome)

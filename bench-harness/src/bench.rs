@@ -1,0 +1,281 @@
+//! Measuring contenders in one directory, each between two rounds of the floor.
+//!
+//! The round after one measurement is the round before the next, so that floor and figures take
+//! turns all the way. Invariant: what is reported of a measurement was set against the floor of the
+//! same minute, or has none.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use ringlog::Options;
+use tempfile::TempDir;
+
+use crate::bare::BareDisk;
+use crate::contender::Contender;
+use crate::counters::Verdict;
+use crate::environment::{Place, interrupted, scratch};
+use crate::floor::{self, Effort, Floor, Round, mib};
+use crate::measurement::{Class, Measurement, OpenLoop, Ratios, encode};
+use crate::percentile::Percentiles;
+use crate::run::Run;
+use crate::workload::{self, Keep, Load, Outcome};
+
+/// From here on what can be freed on disk is.
+const TRIM_ABOVE_BYTES: u64 = 256 << 20;
+
+/// One directory of a run.
+pub(crate) struct Bench<'a> {
+    pub(crate) run: &'a Run,
+    bench: &'static str,
+    dir: PathBuf,
+    place: Place,
+    effort: Effort,
+    disk: BareDisk,
+    /// All rounds of the floor, oldest first, with what they were measured for.
+    rounds: Vec<(Wanted, Round)>,
+    /// The newest of them is still the round before whatever comes next.
+    fresh: bool,
+    scratch: TempDir,
+}
+
+/// What a round of the floor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    record_bytes: usize,
+    append_bytes: usize,
+}
+
+/// One measurement, with the histograms that are merged over rounds.
+pub(crate) struct Measured {
+    pub(crate) line: Measurement,
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) flush: Histogram<u64>,
+}
+
+impl<'a> Bench<'a> {
+    /// Prepares `dir`.
+    ///
+    /// # Errors
+    /// What the disk refused, in words.
+    pub(crate) fn new(run: &'a Run, bench: &'static str, dir: &Path) -> Result<Self, String> {
+        // Both the floor's files and the logs lie below this one: one guard removes everything.
+        let scratch = scratch(dir)?;
+        Ok(Self {
+            run,
+            bench,
+            dir: dir.to_owned(),
+            place: Place::of(dir),
+            // A short look needs no long floor.
+            effort: Effort::USUAL.at_most(run.seconds),
+            disk: BareDisk::create(scratch.path())?,
+            rounds: Vec::new(),
+            fresh: false,
+            scratch,
+        })
+    }
+
+    /// The directory as it was given.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What falls short of the floor here.
+    pub(crate) fn note(&self) -> Option<&'static str> {
+        self.disk.note()
+    }
+
+    /// All rounds of the floor that were measured so far.
+    pub(crate) fn rounds(&self) -> Vec<Round> {
+        self.rounds.iter().map(|(_, round)| round.clone()).collect()
+    }
+
+    /// Options of a log: those of the environment, and what was asked for.
+    ///
+    /// # Errors
+    /// A variable that is not understood, in words.
+    pub(crate) fn options(&self) -> Result<Options, String> {
+        let options = Options::from_env().map_err(|error| error.to_string())?;
+        Ok(Options { io: self.run.io.kind(), ..options })
+    }
+
+    /// What producers do unless a subcommand has its own wishes.
+    pub(crate) fn load(&self, record_bytes: usize, producers: usize, outstanding: usize) -> Load {
+        Load {
+            record_bytes,
+            batch_records: 1,
+            producers,
+            outstanding,
+            timed: true,
+            keep: Keep::TrimAbove(TRIM_ABOVE_BYTES),
+            warm_up: (self.run.seconds / 10).min(Duration::from_millis(500)),
+            window: self.run.seconds,
+            payload_bytes_max: self.run.max_bytes,
+        }
+    }
+
+    /// Measures one contender, opened by `open` in a new directory, between two rounds of the floor.
+    ///
+    /// # Errors
+    /// The first that went wrong, in words.
+    pub(crate) fn measure<C: Contender>(
+        &mut self,
+        round: usize,
+        load: &Load,
+        open: impl FnOnce(&Path) -> Result<C, String>,
+    ) -> Result<Measured, String> {
+        self.measure_by(round, load, |dir| {
+            let contender = open(dir)?;
+            let outcome = workload::run(&contender, dir, load)?;
+            contender.close()?;
+            Ok((outcome, None))
+        })
+    }
+
+    /// The same, for work that measures itself; the floor is that of `load`.
+    ///
+    /// # Errors
+    /// The first that went wrong, in words.
+    pub(crate) fn measure_by(
+        &mut self,
+        round: usize,
+        load: &Load,
+        work: impl FnOnce(&Path) -> Result<(Outcome, Option<OpenLoop>), String>,
+    ) -> Result<Measured, String> {
+        let append_bytes = load.record_bytes * load.batch_records.max(1);
+        let wanted = Wanted { record_bytes: load.record_bytes, append_bytes };
+        let last = self.rounds.last().map(|(wanted, _)| *wanted);
+        if !(self.fresh && last == Some(wanted)) {
+            self.floor(wanted)?;
+        }
+        self.fresh = false;
+        let before = self.rounds.len() - 1;
+        let own = scratch(self.scratch.path())?;
+        let (outcome, open_loop) = work(own.path())?;
+        drop(own);
+        if !interrupted() {
+            self.floor(wanted)?;
+            self.fresh = true;
+        }
+        let around = self.rounds[before..].iter().map(|(_, round)| round);
+        let moved = floor::moved(around.clone(), floor::record_size(append_bytes));
+        let floor = Floor::of(around);
+        Ok(self.measured(round, load, outcome, open_loop, &floor, moved))
+    }
+
+    fn floor(&mut self, wanted: Wanted) -> Result<(), String> {
+        let sizes = floor::sizes(wanted.append_bytes);
+        let round = floor::measure(&self.disk, &sizes, wanted.record_bytes, self.effort)?;
+        self.rounds.push((wanted, round));
+        Ok(())
+    }
+
+    fn measured(
+        &self,
+        round: usize,
+        load: &Load,
+        outcome: Outcome,
+        open_loop: Option<OpenLoop>,
+        floor: &Floor,
+        moved: Option<f64>,
+    ) -> Measured {
+        let append_bytes = load.record_bytes * load.batch_records.max(1);
+        let appends = outcome.records / load.batch_records.max(1) as u64;
+        let facts = &outcome.facts;
+        let verdict = Verdict::of(
+            facts.class,
+            appends,
+            outcome.in_flight_max,
+            &outcome.counted,
+            &floor.cover(),
+        );
+        let (disqualified, not_judged) = match verdict {
+            Verdict::Passed => (None, None),
+            Verdict::Disqualified(why) => (Some(why), None),
+            Verdict::NotJudged(why) => (None, Some(why)),
+        };
+        let mut detail: BTreeMap<String, f64> = outcome
+            .claims
+            .counts
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count as f64))
+            .collect();
+        detail.insert("waited_for_room".to_owned(), outcome.waited_for_room as f64);
+        detail.insert("trimmed".to_owned(), outcome.trimmed as f64);
+        let latency_us = Percentiles::of(&outcome.latency);
+        let line = Measurement {
+            bench: self.bench.to_owned(),
+            name: self.run.name.clone(),
+            round: round as u64,
+            engine: facts.engine.clone(),
+            version: facts.version.clone(),
+            mode: facts.mode.clone(),
+            durability: facts.class,
+            media_within_ms: facts.media_within_ms,
+            record_bytes: load.record_bytes as u64,
+            batch_records: load.batch_records.max(1) as u64,
+            producers: load.producers as u64,
+            outstanding: load.outstanding as u64,
+            shards: facts.shards,
+            dir: self.dir.display().to_string(),
+            device: self.place.device.clone(),
+            file_system: self.place.file_system.clone(),
+            io: facts.io.clone(),
+            direct: facts.direct,
+            primitive: facts.primitive.clone(),
+            open_loop,
+            records: outcome.records,
+            seconds: outcome.elapsed.as_secs_f64(),
+            records_per_second: outcome.records_per_second(),
+            payload_mib_per_second: mib(outcome.payload_per_second()),
+            latency_us,
+            flush_us: Percentiles::of(&outcome.claims.flush_latency),
+            flushes: outcome.counted.flushes,
+            flushes_claimed: outcome.claims.flushes,
+            device_bytes: outcome.counted.bytes_written,
+            device_bytes_claimed: outcome.claims.device_bytes,
+            device_bytes_read: outcome.counted.bytes_read,
+            payload_bytes: outcome.payload_bytes,
+            cpu_seconds: outcome.counted.cpu.as_secs_f64(),
+            floor: floor.figures(append_bytes, moved),
+            ratio: ratios(&outcome, latency_us, floor, append_bytes),
+            disqualified,
+            not_judged,
+            ended_early: outcome.ended_early.clone(),
+            detail,
+            notes: facts.notes.clone(),
+            latency_hdr: encode(&outcome.latency),
+            flush_hdr: encode(&outcome.claims.flush_latency),
+        };
+        Measured { line, latency: outcome.latency, flush: outcome.claims.flush_latency }
+    }
+}
+
+fn ratios(outcome: &Outcome, latency: Percentiles, floor: &Floor, append_bytes: usize) -> Ratios {
+    let flushed = outcome.facts.class == Class::Media;
+    let figures = floor.figures(append_bytes, None);
+    let by = |value: Option<f64>, floor: Option<f64>| Some(value? / floor?).filter(|_| flushed);
+    let bare = figures.better_us.p50;
+    let rate = outcome.records_per_second();
+    let of_records = |value: f64| (outcome.records > 0).then_some(value);
+    Ratios {
+        p50_to_floor: by(latency.p50, bare),
+        p99_9_to_floor: by(latency.p99_9, figures.better_us.p99_9),
+        p99_9_to_floor_p50: by(latency.p99_9, bare),
+        records_per_floor_commit: bare.map(|us| rate * us / 1e6),
+        payload_to_sequential_write: floor
+            .sequential_write
+            .map(|write| outcome.payload_per_second() / write),
+        payload_to_sequential_read: None,
+        records_to_copy_crc32: floor.copied.map(|copied| rate / copied),
+        device_to_payload: outcome
+            .counted
+            .bytes_written
+            .filter(|_| outcome.payload_bytes > 0)
+            .map(|bytes| bytes as f64 / outcome.payload_bytes as f64),
+        cpu_seconds_per_million: of_records(
+            outcome.counted.cpu.as_secs_f64() * 1e6 / outcome.records.max(1) as f64,
+        ),
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Failure;
+use crate::run::Io;
+use crate::{compare, environment, figures, filler};
+
+/// Measures ringlog beside what the disk does without it
+#[derive(Debug, Parser)]
+#[command(name = "ringlog-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare the durability modes on one or more directories, one after the other
+    Compare(compare::Arguments),
+    /// Compare directories: the same modes on all of them in turns, side by side
+    Disks(compare::Arguments),
+    /// Measure the project's figures, each as a ratio to its floor, round by round
+    Figures(figures::Arguments),
+    /// Fill a log until killed: the other half of the recovery figure
+    #[command(hide = true)]
+    FillUntilKilled {
+        dir: PathBuf,
+        bytes: u64,
+        #[arg(value_enum)]
+        io: Io,
+    },
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the report has seen enough.
+        Err(Failure::Reporting(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Reporting(error)) => fail(&format!("cannot write the report: {error}")),
+        Err(Failure::Measuring(what)) => fail(&what),
+    }
+}
+
+fn fail(what: &str) -> ExitCode {
+    eprintln!("ringlog-bench: {what}");
+    ExitCode::FAILURE
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    // What fills a log is to die when it is killed.
+    if !matches!(command, Command::FillUntilKilled { .. }) {
+        environment::stop_on_interrupt()?;
+    }
+    match command {
+        Command::Compare(arguments) => {
+            compare::run(&arguments, &mut arguments.run.begin("compare")?)
+        }
+        Command::Disks(arguments) => compare::disks(&arguments, &mut arguments.run.begin("disks")?),
+        Command::Figures(arguments) => {
+            figures::run(&arguments, &mut arguments.run.begin("figures")?)
+        }
+        Command::FillUntilKilled { dir, bytes, io } => {
+            Ok(filler::fill_until_killed(&dir, bytes, io.kind())?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mode::Mode;
+    use clap::ValueEnum;
+    use std::time::Duration;
+
+    fn compare(line: &str) -> Result<compare::Arguments, clap::Error> {
+        let words = ["ringlog-bench", "compare"].into_iter().chain(line.split_whitespace());
+        Arguments::try_parse_from(words).map(|arguments| match arguments.command {
+            Command::Compare(compare) => compare,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_first_look() {
+        let arguments = compare("").unwrap();
+        assert_eq!(arguments.modes, Mode::value_variants());
+        assert_eq!(
+            (arguments.record_bytes, arguments.producers, arguments.outstanding),
+            (256, 4, 1)
+        );
+        assert_eq!(arguments.run.dirs(), [PathBuf::from(".")]);
+        assert_eq!((arguments.run.rounds, arguments.run.max_bytes), (3, None));
+        assert!(arguments.run.json.is_none() && arguments.run.hdr.is_none());
+    }
+
+    #[test]
+    fn all_figures_are_measured_unless_some_are_chosen() {
+        let arguments = Arguments::try_parse_from(["ringlog-bench", "figures"]).unwrap();
+        let Command::Figures(figures) = arguments.command else { panic!("{arguments:?}") };
+        assert_eq!(figures.only, figures::Figure::value_variants());
+    }
+
+    #[test]
+    fn lists_and_repeats_are_taken() {
+        let arguments =
+            compare("--dir a --dir b --modes synced,memory --seconds 0.2 --io blocking").unwrap();
+        assert_eq!(arguments.run.dirs(), [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(arguments.modes, [Mode::Synced, Mode::Memory]);
+        assert_eq!(arguments.run.seconds, Duration::from_millis(200));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "--seconds 0",
+            "--seconds nan",
+            "--seconds -1",
+            "--seconds 1e9",
+            "--rounds 0",
+            "--max-bytes 0",
+            "--producers 0",
+            "--outstanding 0",
+            "--modes fast",
+            "--io quick",
+            "--record-bytes -1",
+            "--record-bytes 8388609",
+            "--producers 1025",
+            "--outstanding 65537",
+        ] {
+            assert!(compare(line).is_err(), "{line}");
+        }
+    }
+}
