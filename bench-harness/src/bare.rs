@@ -41,8 +41,16 @@ impl BareDisk {
     /// # Errors
     /// What the disk refused, in words.
     pub(crate) fn create(dir: &Path) -> Result<Self, String> {
+        Self::create_named(dir, "floor")
+    }
+
+    /// The same, for a second one beside it.
+    ///
+    /// # Errors
+    /// What the disk refused, in words.
+    pub(crate) fn create_named(dir: &Path, name: &str) -> Result<Self, String> {
         let device = Device::of(dir);
-        let (dir, name) = place(&dir.join("floor"))?;
+        let (dir, name) = place(&dir.join(name))?;
         FloorFile::create(&dir, &name, FILE_BYTES)
             .map(|file| Self { file, device })
             .map_err(|error| format!("floor, prepare a file: {error}"))
@@ -73,6 +81,17 @@ impl BareDisk {
             .durable_writes(one, bytes, COMMITS_MAX, time)
             .map_err(|error| format!("floor, {}: {error}", primitive.name()))?;
         Ok(Commits { latencies_ns, counted: self.device.look().since(&before) })
+    }
+
+    /// Reads it whole, once: how many bytes, and at how many per second.
+    ///
+    /// # Errors
+    /// What the disk refused, in words.
+    pub(crate) fn sequential_read(&self) -> Result<(u64, f64), String> {
+        self.file
+            .sequential_read(SEQUENTIAL_BYTES, SEQUENTIAL_DEPTH)
+            .map(|moved| (moved.bytes, moved.bytes_per_second()))
+            .map_err(|error| format!("floor, sequential read: {error}"))
     }
 
     /// Bytes per second of a sequential write from huge-page buffers, for about `time`.
@@ -144,6 +163,7 @@ mod tests {
             assert!(!disk.commits(primitive, 4096, short).unwrap().latencies_ns.is_empty());
         }
         assert!(disk.sequential_write(short).unwrap() > 0.0);
+        assert_eq!(disk.sequential_read().unwrap().0, FILE_BYTES);
         assert!(sequential_read(&dir.path().join("floor")).unwrap() > 0.0);
         let error = disk.commits(Primitive::Dsync, 100, short).err().unwrap();
         assert!(error.contains("RWF_DSYNC"), "{error}");

@@ -76,9 +76,19 @@ impl<'a> Bench<'a> {
         })
     }
 
+    /// The subcommand.
+    pub(crate) fn name(&self) -> &'static str {
+        self.bench
+    }
+
     /// The directory as it was given.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Where it may write.
+    pub(crate) fn path(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// What falls short of the floor here.

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Failure;
 use crate::run::Io;
-use crate::{compare, environment, figures, filler};
+use crate::{compare, environment, figures, filler, floors, load, scale};
 
 /// Measures ringlog beside what the disk does without it
 #[derive(Debug, Parser)]
@@ -24,6 +24,12 @@ enum Command {
     Compare(compare::Arguments),
     /// Compare directories: the same modes on all of them in turns, side by side
     Disks(compare::Arguments),
+    /// Measure what the disk does without a log: bare commits by size, sequential writes and reads
+    Floor(floors::Arguments),
+    /// Latency against load: arrivals by themselves at parts of saturation
+    Load(load::Arguments),
+    /// More and more threads, receipts in flight, shards, bytes of a record
+    Scale(scale::Arguments),
     /// Measure the project's figures, each as a ratio to its floor, round by round
     Figures(figures::Arguments),
     /// Fill a log until killed: the other half of the recovery figure
@@ -64,6 +70,9 @@ fn run(command: Command) -> Result<(), Failure> {
             compare::run(&arguments, &mut arguments.run.begin("compare")?)
         }
         Command::Disks(arguments) => compare::disks(&arguments, &mut arguments.run.begin("disks")?),
+        Command::Floor(arguments) => floors::run(&arguments, &mut arguments.run.begin("floor")?),
+        Command::Load(arguments) => load::run(&arguments, &mut arguments.run.begin("load")?),
+        Command::Scale(arguments) => scale::run(&arguments, &mut arguments.run.begin("scale")?),
         Command::Figures(arguments) => {
             figures::run(&arguments, &mut arguments.run.begin("figures")?)
         }

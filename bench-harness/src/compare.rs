@@ -49,6 +49,28 @@ pub(crate) struct Arguments {
     pub(crate) outstanding: usize,
 }
 
+/// Prints what all subcommands end with, and leaves histograms where they are wanted.
+///
+/// # Errors
+/// What could not be written.
+pub(crate) fn finish(
+    bench: &Bench<'_>,
+    summary: &Summary,
+    what: &str,
+    append_bytes: usize,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    out.print(&summary.tables(what))?;
+    out.print(&format!("\n{}", floor_text(&bench.rounds(), append_bytes)))?;
+    out.print(&summary.notes(bench.note(), &[]))?;
+    if let Some(hdr) = &bench.run.hdr {
+        let name = bench.run.name.as_deref().unwrap_or(bench.name());
+        summary.write_hdr(hdr, &format!("{name}-{number}"))?;
+    }
+    Ok(())
+}
+
 /// Opens a new log in `dir` in this mode.
 ///
 /// # Errors

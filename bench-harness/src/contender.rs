@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringlog::{AppendError, Durability, FullReason, Log, Receipt, Stream};
+use ringlog::{AppendError, Durability, FullReason, Log, Receipt, ReceiptError, Stream};
 
 use crate::measurement::Class;
 use crate::percentile::new_histogram;
@@ -76,6 +76,15 @@ pub trait Producer: Send {
     fn is_acknowledged(&self, ticket: &Self::Ticket) -> bool {
         let _ = ticket;
         false
+    }
+
+    /// Waits at most so long; gives whether it is acknowledged then.
+    ///
+    /// # Errors
+    /// Why it will not be, in words.
+    fn wait_within(&mut self, ticket: &Self::Ticket, at_most: Duration) -> Result<bool, String> {
+        std::thread::sleep(at_most);
+        Ok(self.is_acknowledged(ticket))
     }
 
     /// Waits for the acknowledgement, [`ACKNOWLEDGED_WITHIN`] at most.
@@ -323,6 +332,14 @@ impl Producer for RinglogProducer {
 
     fn is_acknowledged(&self, ticket: &Receipt) -> bool {
         ticket.is_acknowledged()
+    }
+
+    fn wait_within(&mut self, ticket: &Receipt, at_most: Duration) -> Result<bool, String> {
+        match ticket.wait_timeout(at_most) {
+            Ok(_) => Ok(true),
+            Err(ReceiptError::Timeout) => Ok(false),
+            Err(error) => Err(format!("acknowledgement: {error}")),
+        }
     }
 
     fn wait(&mut self, ticket: Receipt) -> Result<(), String> {

@@ -35,7 +35,7 @@ const ROOM_WITHIN: Duration = Duration::from_millis(100);
 
 const WARMING: u8 = 0;
 const MEASURING: u8 = 1;
-const OVER: u8 = 2;
+pub(crate) const OVER: u8 = 2;
 
 /// How the files are held within bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,24 +189,24 @@ pub fn run<C: Contender>(contender: &C, dir: &Path, load: &Load) -> Result<Outco
 
 /// What all threads of a run see.
 #[derive(Default)]
-struct Shared {
-    phase: AtomicU8,
-    started: AtomicUsize,
+pub(crate) struct Shared {
+    pub(crate) phase: AtomicU8,
+    pub(crate) started: AtomicUsize,
     /// Appends acknowledged, a little behind.
-    appends: AtomicU64,
+    pub(crate) appends: AtomicU64,
 }
 
 /// Watches a contender's size on disk, and trims.
-struct DiskKeeper<'a, C> {
-    contender: &'a C,
-    dir: &'a Path,
-    load: &'a Load,
-    trimmed: u64,
+pub(crate) struct DiskKeeper<'a, C> {
+    pub(crate) contender: &'a C,
+    pub(crate) dir: &'a Path,
+    pub(crate) load: &'a Load,
+    pub(crate) trimmed: u64,
 }
 
 impl<C: Contender> DiskKeeper<'_, C> {
     /// Stays for `time`, or less when the run has to end; then it says why.
-    fn watch(&mut self, time: Duration, shared: &Shared) -> Option<String> {
+    pub(crate) fn watch(&mut self, time: Duration, shared: &Shared) -> Option<String> {
         let end = Instant::now() + time;
         loop {
             let left = end.saturating_duration_since(Instant::now());

@@ -1,0 +1,129 @@
+//! `load`: latency against load, in an open loop.
+//!
+//! Each round first takes what the engine can do in a closed loop, and then offers parts of that.
+
+use std::path::Path;
+
+use crate::bench::Bench;
+use crate::compare::{self, OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
+use crate::contender::Contender;
+use crate::environment::interrupted;
+use crate::measurement::{Line, OpenLoop};
+use crate::mode::Mode;
+use crate::open_loop::{self, Offered};
+use crate::report::{Failure, Out, digits};
+use crate::run::{Run, within};
+use crate::summary::Summary;
+
+/// What is offered.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) run: Run,
+    /// Modes to run, in this order
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "synced")]
+    modes: Vec<Mode>,
+    /// Load as parts of saturation, in percent
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "10,25,50,65,80,90,95",
+        value_parser = |text: &str| within(text, 1, 200))]
+    at: Vec<usize>,
+    /// Payload of one record in bytes
+    #[arg(long, value_name = "N", default_value_t = 256,
+        value_parser = |text: &str| within(text, 0, RECORD_BYTES_MAX))]
+    record_bytes: usize,
+    /// Threads that arrivals come to
+    #[arg(long, value_name = "N", default_value_t = 2,
+        value_parser = |text: &str| within(text, 1, PRODUCERS_MAX))]
+    producers: usize,
+    /// Receipts that each of them keeps in flight while saturation is measured
+    #[arg(long, value_name = "N", default_value_t = 128,
+        value_parser = |text: &str| within(text, 1, OUTSTANDING_MAX))]
+    outstanding: usize,
+    /// Seed of the arrivals
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Runs every load on one directory after the other.
+///
+/// # Errors
+/// What could not be measured, or written, in words.
+pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+    for (number, dir) in arguments.run.dirs().iter().enumerate() {
+        if !interrupted() {
+            run_in(dir, number, arguments, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+    out.print(&format!(
+        "\n{}\n{}-byte records, arrivals by themselves to {} threads, {} rounds\n\n",
+        dir.display(),
+        arguments.record_bytes,
+        arguments.producers,
+        arguments.run.rounds
+    ))?;
+    let mut bench = Bench::new(&arguments.run, "load", dir)?;
+    let mut summary = Summary::default();
+    for round in 1..=arguments.run.rounds {
+        for mode in &arguments.modes {
+            if !interrupted() {
+                round_of(*mode, round, &mut bench, arguments, &mut summary, out)?;
+            }
+        }
+    }
+    finish(&bench, &summary, "mode and load", arguments.record_bytes, number, out)?;
+    out.print(
+        "The latency of an arrival begins when it was due. 100 %: a closed loop just before.\n",
+    )?;
+    Ok(())
+}
+
+fn round_of(
+    mode: Mode,
+    round: usize,
+    bench: &mut Bench<'_>,
+    arguments: &Arguments,
+    summary: &mut Summary,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let options = bench.options()?;
+    let load = bench.load(arguments.record_bytes, arguments.producers, arguments.outstanding);
+    out.progress(&format!("round {round}, {}: saturation", mode.name()));
+    let saturated = bench.measure(round, &load, |dir| compare::open(mode, dir, &options))?;
+    out.json_line(&Line::Measurement(Box::new(saturated.line.clone())))?;
+    let saturation = saturated.line.records_per_second;
+    summary.add(&format!("{} saturated", mode.name()), saturated);
+    for percent in &arguments.at {
+        if interrupted() {
+            break;
+        }
+        let part = *percent as f64 / 100.0;
+        let per_second = saturation * part;
+        out.progress(&format!("round {round}, {}: {} a second", mode.name(), digits(per_second)));
+        // Every point has arrivals of its own, and the same ones when it is measured again.
+        let seed = arguments.seed.wrapping_add((round * 1_000 + percent) as u64);
+        let offered = Offered { per_second, seed };
+        let measured = bench.measure_by(round, &load, |dir| {
+            let contender = compare::open(mode, dir, &options)?;
+            let arrived = open_loop::run(&contender, dir, &load, &offered)?;
+            contender.close()?;
+            let open_loop = OpenLoop {
+                offered_per_second: per_second,
+                saturation_per_second: saturation,
+                part_of_saturation: part,
+                seed,
+                due: arrived.due,
+                in_flight_max: arrived.outcome.in_flight_max,
+            };
+            Ok((arrived.outcome, Some(open_loop)))
+        });
+        out.progress("");
+        let measured = measured?;
+        out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
+        summary.add(&format!("{} at {percent} %", mode.name()), measured);
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Every subcommand once, at its smallest size: it ends well, says what it must, leaves nothing
+//! behind. Also with blocking calls, as where io_uring is refused.
+
+use std::path::Path;
+
+use ringlog_bench::measurement::{Class, Measurement};
+
+mod support;
+
+use support::{assert_empty, bench, lines, text};
+
+/// Runs it in a directory of its own; gives its measurements, and what it told people.
+fn smallest(command: &str, arguments: &[&str]) -> (Vec<Measurement>, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let done = bench(command, dir.path(), "0.1", &[arguments, &["--json", "-"]].concat());
+    let told = text(&done.stderr).to_owned();
+    assert!(done.status.success(), "{command}: {told}");
+    assert_empty(dir.path());
+    let lines = lines(&done.stdout);
+    assert_eq!(lines.environment.bench, command);
+    assert!(!lines.measurements.is_empty(), "{command}: {told}");
+    for line in &lines.measurements {
+        assert_eq!((line.bench.as_str(), line.round), (command, 1), "{line:?}");
+        assert_eq!(line.dir, dir.path().to_str().expect("a name"), "{line:?}");
+        assert!(line.records > 0 && line.seconds > 0.0, "{line:?}");
+        assert_eq!(line.disqualified, None, "{line:?}");
+    }
+    (lines.measurements, told)
+}
+
+/// The same, also with blocking calls.
+fn smallest_of_both(command: &str, arguments: &[&str]) -> Vec<Measurement> {
+    let (blocking, _) = smallest(command, &[arguments, &["--io", "blocking"]].concat());
+    assert!(
+        blocking.iter().all(|line| line.io.as_deref() == Some("blocking")),
+        "{command}: {blocking:?}"
+    );
+    smallest(command, arguments).0
+}
+
+#[test]
+fn floor_measures_each_primitive_at_each_size() {
+    let (lines, told) = smallest("floor", &["--sizes", "4096,10000"]);
+    let modes: Vec<(&str, u64)> =
+        lines.iter().map(|line| (line.mode.as_str(), line.record_bytes)).collect();
+    assert_eq!(
+        modes,
+        [
+            ("pwrite + fdatasync", 4096),
+            ("RWF_DSYNC", 4096),
+            ("copy + crc32", 4096),
+            ("pwrite + fdatasync", 12288),
+            ("RWF_DSYNC", 12288),
+            ("copy + crc32", 12288),
+            ("sequential write", 1 << 20),
+            ("sequential read", 1 << 20),
+        ]
+    );
+    assert!(told.contains("drift of the commit"), "{told}");
+}
+
+#[test]
+fn load_offers_parts_of_saturation() {
+    let lines = smallest_of_both("load", &["--at", "50,20", "--outstanding", "8"]);
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[0].open_loop, None, "saturation comes first");
+    for (line, part) in lines[1..].iter().zip([0.5, 0.2]) {
+        let open = line.open_loop.expect("an open loop");
+        assert_eq!(open.saturation_per_second, lines[0].records_per_second, "{line:?}");
+        assert!((open.offered_per_second - open.saturation_per_second * part).abs() < 1e-6);
+        assert!(open.due >= line.records, "{line:?}");
+    }
+}
+
+#[test]
+fn scale_goes_along_each_axis() {
+    let lines = smallest_of_both(
+        "scale",
+        &[
+            "--producers",
+            "1,3",
+            "--outstanding",
+            "4",
+            "--shards",
+            "1,2",
+            "--record-bytes",
+            "64,1000",
+        ],
+    );
+    let points: Vec<(u64, u64, u64, u64)> = lines
+        .iter()
+        .map(|line| (line.producers, line.outstanding, line.shards, line.record_bytes))
+        .collect();
+    assert_eq!(
+        points,
+        [
+            (1, 1, 1, 1000),
+            (3, 1, 1, 1000),
+            (2, 2, 1, 1000),
+            (4, 64, 1, 1000),
+            (8, 64, 2, 1000),
+            (4, 1, 1, 64),
+            (4, 1, 1, 1000),
+        ]
+    );
+    assert!(lines.iter().all(|line| line.durability == Class::Media));
+}
+
+#[test]
+fn disks_are_measured_in_turns() {
+    let other = tempfile::tempdir().expect("a directory");
+    let other = other.path().to_str().expect("a name");
+    let dir = tempfile::tempdir().expect("a directory");
+    let more = ["--dir", other, "--modes", "synced,memory", "--json", "-"];
+    let done = bench("disks", dir.path(), "0.1", &more);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let lines = lines(&done.stdout).measurements;
+    let turns: Vec<(&str, &Path)> =
+        lines.iter().map(|line| (line.mode.as_str(), Path::new(&line.dir))).collect();
+    let (one, other) = (dir.path(), Path::new(other));
+    assert_eq!(turns, [("synced", one), ("synced", other), ("memory", one), ("memory", other)]);
+    for dir in [one, other] {
+        assert_empty(dir);
+    }
+}
