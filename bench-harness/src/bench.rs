@@ -47,6 +47,28 @@ struct Wanted {
     append_bytes: usize,
 }
 
+/// What came of work that was measured.
+pub(crate) struct Work {
+    pub(crate) outcome: Outcome,
+    pub(crate) open_loop: Option<OpenLoop>,
+    pub(crate) read: Option<ReadFloor>,
+}
+
+impl From<Outcome> for Work {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, open_loop: None, read: None }
+    }
+}
+
+/// The floor of what reads: bytes per second of a raw read of the same bytes before and after.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadFloor {
+    pub(crate) before: f64,
+    pub(crate) after: f64,
+    /// Bytes that were read, or passed over, in the measured time.
+    pub(crate) bytes: u64,
+}
+
 /// One measurement, with the histograms that are merged over rounds.
 pub(crate) struct Measured {
     pub(crate) line: Measurement,
@@ -139,7 +161,7 @@ impl<'a> Bench<'a> {
             let contender = open(dir)?;
             let outcome = workload::run(&contender, dir, load)?;
             contender.close()?;
-            Ok((outcome, None))
+            Ok(outcome.into())
         })
     }
 
@@ -151,7 +173,7 @@ impl<'a> Bench<'a> {
         &mut self,
         round: usize,
         load: &Load,
-        work: impl FnOnce(&Path) -> Result<(Outcome, Option<OpenLoop>), String>,
+        work: impl FnOnce(&Path) -> Result<Work, String>,
     ) -> Result<Measured, String> {
         let append_bytes = load.record_bytes * load.batch_records.max(1);
         let wanted = Wanted { record_bytes: load.record_bytes, append_bytes };
@@ -162,7 +184,7 @@ impl<'a> Bench<'a> {
         self.fresh = false;
         let before = self.rounds.len() - 1;
         let own = scratch(self.scratch.path())?;
-        let (outcome, open_loop) = work(own.path())?;
+        let work = work(own.path())?;
         drop(own);
         if !interrupted() {
             self.floor(wanted)?;
@@ -171,7 +193,7 @@ impl<'a> Bench<'a> {
         let around = self.rounds[before..].iter().map(|(_, round)| round);
         let moved = floor::moved(around.clone(), floor::record_size(append_bytes));
         let floor = Floor::of(around);
-        Ok(self.measured(round, load, outcome, open_loop, &floor, moved))
+        Ok(self.measured(round, load, work, &floor, moved))
     }
 
     fn floor(&mut self, wanted: Wanted) -> Result<(), String> {
@@ -185,11 +207,11 @@ impl<'a> Bench<'a> {
         &self,
         round: usize,
         load: &Load,
-        outcome: Outcome,
-        open_loop: Option<OpenLoop>,
+        work: Work,
         floor: &Floor,
         moved: Option<f64>,
     ) -> Measured {
+        let Work { outcome, open_loop, read } = work;
         let append_bytes = load.record_bytes * load.batch_records.max(1);
         let appends = outcome.records / load.batch_records.max(1) as u64;
         let facts = &outcome.facts;
@@ -214,6 +236,18 @@ impl<'a> Bench<'a> {
         detail.insert("waited_for_room".to_owned(), outcome.waited_for_room as f64);
         detail.insert("trimmed".to_owned(), outcome.trimmed as f64);
         let latency_us = Percentiles::of(&outcome.latency);
+        let mut ratio = ratios(&outcome, latency_us, floor, append_bytes);
+        let mut floor = floor.figures(append_bytes, moved);
+        if let Some(read) = read {
+            let raw = f64::midpoint(read.before, read.after);
+            let rate = workload::per_second(read.bytes, outcome.elapsed);
+            ratio.payload_to_sequential_read = Some(rate / raw);
+            floor.sequential_read_mib_per_second = Some(mib(raw));
+            // What reads is set against reading alone.
+            let moved = read.before.max(read.after) / read.before.min(read.after);
+            floor.moved = Some(moved);
+            floor.doubtful = moved > floor::MOVED_MAX;
+        }
         let line = Measurement {
             bench: self.bench.to_owned(),
             name: self.run.name.clone(),
@@ -248,8 +282,8 @@ impl<'a> Bench<'a> {
             device_bytes_read: outcome.counted.bytes_read,
             payload_bytes: outcome.payload_bytes,
             cpu_seconds: outcome.counted.cpu.as_secs_f64(),
-            floor: floor.figures(append_bytes, moved),
-            ratio: ratios(&outcome, latency_us, floor, append_bytes),
+            floor,
+            ratio,
             disqualified,
             not_judged,
             ended_early: outcome.ended_early.clone(),

@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Failure;
 use crate::run::Io;
-use crate::{compare, environment, figures, filler, floors, load, scale};
+use crate::{
+    compare, environment, figures, filler, floors, load, read, recover, rotate, scale, streams,
+};
 
 /// Measures ringlog beside what the disk does without it
 #[derive(Debug, Parser)]
@@ -30,6 +32,14 @@ enum Command {
     Load(load::Arguments),
     /// More and more threads, receipts in flight, shards, bytes of a record
     Scale(scale::Arguments),
+    /// From one stream to a million
+    Streams(streams::Arguments),
+    /// Opening a log: after a kill, and after a clean close
+    Recover(recover::Arguments),
+    /// Reading back: at random places, one stream of many, a whole log, and following
+    Read(read::Arguments),
+    /// Appends while segments come and go, and followers read
+    Rotate(rotate::Arguments),
     /// Measure the project's figures, each as a ratio to its floor, round by round
     Figures(figures::Arguments),
     /// Fill a log until killed: the other half of the recovery figure
@@ -73,6 +83,14 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Floor(arguments) => floors::run(&arguments, &mut arguments.run.begin("floor")?),
         Command::Load(arguments) => load::run(&arguments, &mut arguments.run.begin("load")?),
         Command::Scale(arguments) => scale::run(&arguments, &mut arguments.run.begin("scale")?),
+        Command::Streams(arguments) => {
+            streams::run(&arguments, &mut arguments.run.begin("streams")?)
+        }
+        Command::Recover(arguments) => {
+            recover::run(&arguments, &mut arguments.run.begin("recover")?)
+        }
+        Command::Read(arguments) => read::run(&arguments, &mut arguments.run.begin("read")?),
+        Command::Rotate(arguments) => rotate::run(&arguments, &mut arguments.run.begin("rotate")?),
         Command::Figures(arguments) => {
             figures::run(&arguments, &mut arguments.run.begin("figures")?)
         }

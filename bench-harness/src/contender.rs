@@ -230,9 +230,11 @@ impl Ringlog {
         Self { mode: mode.to_owned(), media_within_ms, ..self }
     }
 
-    /// The log itself.
-    pub fn log(&self) -> &Log {
-        &self.log
+    /// What a log is, whatever its mode.
+    pub(crate) fn facts_of(log: &Log, mode: &str) -> Facts {
+        let facts = Self::new(log.clone(), Durability::Synced).named(mode, None).facts();
+        // Nothing is acknowledged by what only reads.
+        Facts { class: Class::Memory, ..facts }
     }
 }
 
@@ -316,18 +318,7 @@ impl Producer for RinglogProducer {
     type Ticket = Receipt;
 
     fn submit(&mut self, records: &[Vec<u8>], at_most: Duration) -> Result<Receipt, Refusal> {
-        let (stream, durability) = (&self.stream, self.durability);
-        let receipt = match (records, at_most.is_zero()) {
-            ([record], true) => stream.append_with(record, durability),
-            ([record], false) => stream.append_within(record, durability, at_most),
-            (records, true) => stream.append_batch(records, durability),
-            (records, false) => stream.append_batch_within(records, durability, at_most),
-        };
-        receipt.map_err(|error| match error {
-            AppendError::Full { reason: FullReason::Memory } => Refusal::NoRoom,
-            AppendError::Full { reason: _ } => Refusal::DiskFull,
-            error => Refusal::Failed(format!("append: {error}")),
-        })
+        append(&self.stream, records, self.durability, at_most)
     }
 
     fn is_acknowledged(&self, ticket: &Receipt) -> bool {
@@ -335,17 +326,47 @@ impl Producer for RinglogProducer {
     }
 
     fn wait_within(&mut self, ticket: &Receipt, at_most: Duration) -> Result<bool, String> {
-        match ticket.wait_timeout(at_most) {
-            Ok(_) => Ok(true),
-            Err(ReceiptError::Timeout) => Ok(false),
-            Err(error) => Err(format!("acknowledgement: {error}")),
-        }
+        wait_within(ticket, at_most)
     }
 
     fn wait(&mut self, ticket: Receipt) -> Result<(), String> {
-        ticket
-            .wait_timeout(ACKNOWLEDGED_WITHIN)
-            .map(|_| ())
-            .map_err(|error| format!("acknowledgement: {error}"))
+        wait(&ticket)
     }
+}
+
+/// [`Producer::submit`] for a stream.
+pub(crate) fn append(
+    stream: &Stream,
+    records: &[Vec<u8>],
+    durability: Durability,
+    at_most: Duration,
+) -> Result<Receipt, Refusal> {
+    let receipt = match (records, at_most.is_zero()) {
+        ([record], true) => stream.append_with(record, durability),
+        ([record], false) => stream.append_within(record, durability, at_most),
+        (records, true) => stream.append_batch(records, durability),
+        (records, false) => stream.append_batch_within(records, durability, at_most),
+    };
+    receipt.map_err(|error| match error {
+        AppendError::Full { reason: FullReason::Memory } => Refusal::NoRoom,
+        AppendError::Full { reason: _ } => Refusal::DiskFull,
+        error => Refusal::Failed(format!("append: {error}")),
+    })
+}
+
+/// [`Producer::wait_within`] for a receipt.
+pub(crate) fn wait_within(ticket: &Receipt, at_most: Duration) -> Result<bool, String> {
+    match ticket.wait_timeout(at_most) {
+        Ok(_) => Ok(true),
+        Err(ReceiptError::Timeout) => Ok(false),
+        Err(error) => Err(format!("acknowledgement: {error}")),
+    }
+}
+
+/// [`Producer::wait`] for a receipt.
+pub(crate) fn wait(ticket: &Receipt) -> Result<(), String> {
+    ticket
+        .wait_timeout(ACKNOWLEDGED_WITHIN)
+        .map(|_| ())
+        .map_err(|error| format!("acknowledgement: {error}"))
 }

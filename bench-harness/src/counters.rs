@@ -28,6 +28,7 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
     flushes: Option<u64>,
+    reads: Option<u64>,
     writes: Option<u64>,
     bytes_written: Option<u64>,
     bytes_read: Option<u64>,
@@ -39,6 +40,8 @@ pub struct Counters {
 pub struct Counted {
     /// Flushes that the device has completed.
     pub flushes: Option<u64>,
+    /// Reads that it has completed.
+    pub reads: Option<u64>,
     /// Writes that it has completed.
     pub writes: Option<u64>,
     /// Bytes that it has written.
@@ -68,6 +71,7 @@ impl Device {
         let field = |at: usize| own.as_ref()?.get(at).copied();
         Counters {
             flushes: self.disk.as_deref().and_then(fields).and_then(|all| all.get(15).copied()),
+            reads: field(0),
             writes: field(4),
             // Sectors of 512 bytes, whatever the device's own are.
             bytes_written: field(6).map(|sectors| sectors * 512),
@@ -83,6 +87,7 @@ impl Counters {
         let less = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
         Counted {
             flushes: less(self.flushes, before.flushes),
+            reads: less(self.reads, before.reads),
             writes: less(self.writes, before.writes),
             bytes_written: less(self.bytes_written, before.bytes_written),
             bytes_read: less(self.bytes_read, before.bytes_read),
@@ -100,6 +105,7 @@ impl Counted {
         let sum = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
         Self {
             flushes: sum(self.flushes, other.flushes),
+            reads: sum(self.reads, other.reads),
             writes: sum(self.writes, other.writes),
             bytes_written: sum(self.bytes_written, other.bytes_written),
             bytes_read: sum(self.bytes_read, other.bytes_read),

@@ -22,10 +22,10 @@ use crate::bare::{self, BareDisk};
 use crate::contender::Ringlog;
 use crate::driven::Driven;
 use crate::environment::{interrupted, scratch};
-use crate::filler::{Filler, filled_segment};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
 use crate::measurement::Line;
 use crate::percentile::{new_histogram, percentile_ns};
+use crate::recover::{self, Killed};
 use crate::report::{Failure, Out};
 use crate::run::Run;
 use crate::series::{Around, Bar, Series, table};
@@ -425,27 +425,15 @@ impl Bench<'_> {
             Series::new("recovery scan / raw read of the same file", "B/s", Bar::AtLeast(0.85));
         self.repeat(|| {
             let dir = scratch(self.dir)?;
-            Filler::start(dir.path(), self.io)?.kill_when_full()?;
-            let segment = filled_segment(dir.path()).ok_or("there is no filled segment")?;
-            let read = |_: &Self| bare::sequential_read(&segment);
-            let options = Options { create: false, ..self.options() };
-            // Closed before the second read: an open log prepares segments beside it.
-            let (raw, report) = self.around(read, || {
-                let log =
-                    Log::open(dir.path(), options).map_err(|error| format!("open: {error}"))?;
-                let report = log.recovery_report().clone();
-                close(log).map(|()| report)
-            })?;
-            let shards = &report.shards;
-            let scanned: u64 = shards.iter().map(|shard| shard.bytes_scanned).sum();
-            let elapsed: Duration = shards.iter().map(|shard| shard.scan_time).sum();
+            let Killed { before, after, scanned, elapsed, records, rewritten } =
+                recover::after_kill(dir.path(), self.io, &self.options())?;
             let detail = format!(
                 "{:.1} MiB in {elapsed:?}, {} records found, {} written again",
                 mib(scanned as f64),
-                shards.iter().map(|shard| shard.records).sum::<u64>(),
-                shards.iter().map(|shard| shard.records_rewritten).sum::<u64>(),
+                records,
+                rewritten,
             );
-            series.add(per_second(scanned, elapsed), raw, detail);
+            series.add(per_second(scanned, elapsed), Around { before, after }, detail);
             Ok(())
         })?;
         Ok(vec![series])

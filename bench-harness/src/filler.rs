@@ -15,7 +15,7 @@ use crate::workload::{self, incompressible};
 /// What the log holds: most of one open segment.
 const FILLED_BYTES: u64 = 60 << 20;
 /// Payload of its records, and what each takes on disk.
-const RECORD_BYTES: usize = 256;
+pub(crate) const FILLED_RECORD_BYTES: usize = 256;
 const FRAMED_BYTES: u64 = 272;
 /// Where a filled segment has records and a prepared one has zeros.
 const DATA_AT: u64 = 1 << 20;
@@ -75,7 +75,7 @@ pub(crate) fn fill_until_killed(dir: &Path, bytes: u64, io: IoKind) -> Result<()
     let options = Options { io, ..Options::default() };
     let log = workload::open(dir, SyncPolicy::EveryCommit, &options)?;
     let stream = log.stream("filling").map_err(|error| format!("stream: {error}"))?;
-    let record = incompressible(RECORD_BYTES, 1);
+    let record = incompressible(FILLED_RECORD_BYTES, 1);
     for _ in 0..bytes / FRAMED_BYTES {
         // The flush below answers for all of them.
         drop(

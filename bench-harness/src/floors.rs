@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::bare::{self, BareDisk};
 use crate::bench::Bench;
 use crate::compare::{RECORD_BYTES_MAX, finish};
-use crate::contender::{Claims, Facts};
+use crate::contender::Facts;
 use crate::counters::{Counted, Device};
 use crate::environment::interrupted;
 use crate::floor::{Primitive, record_size};
@@ -96,19 +96,10 @@ impl Bare {
         let counted: Counted = device.look().since(&before);
         let sum: u64 =
             latency.iter_recorded().map(|v| v.count_at_value() * v.value_iterated_to()).sum();
-        Ok(Outcome {
-            facts: self.facts(disk.note().is_none()),
-            latency,
-            records,
-            payload_bytes: records * self.bytes() as u64,
-            in_flight_max: 1,
-            elapsed: elapsed.unwrap_or(Duration::from_nanos(sum)),
-            claims: Claims::default(),
-            counted,
-            waited_for_room: 0,
-            trimmed: 0,
-            ended_early: None,
-        })
+        let elapsed = elapsed.unwrap_or(Duration::from_nanos(sum));
+        let payload = records * self.bytes() as u64;
+        let facts = self.facts(disk.note().is_none());
+        Ok(Outcome { latency, counted, ..Outcome::of(facts, records, payload, elapsed) })
     }
 }
 
@@ -150,7 +141,7 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
             out.progress(&format!("round {round}, {}", bare.label()));
             let load: Load = bench.load(bare.bytes(), 1, 1);
             let measured = bench.measure_by(round, &load, |dir| {
-                Ok((bare.measure(&disk, dir, arguments.run.seconds)?, None))
+                Ok(bare.measure(&disk, dir, arguments.run.seconds)?.into())
             });
             out.progress("");
             let measured = measured?;

@@ -23,11 +23,15 @@ pub mod measurement;
 mod mode;
 pub mod open_loop;
 pub mod percentile;
+mod read;
 mod reads;
+mod recover;
 mod report;
+mod rotate;
 mod run;
 mod scale;
 mod series;
+mod streams;
 mod summary;
 pub mod workload;
 

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Work};
 use crate::compare::{self, OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
 use crate::contender::Contender;
 use crate::environment::interrupted;
@@ -118,7 +118,7 @@ fn round_of(
                 due: arrived.due,
                 in_flight_max: arrived.outcome.in_flight_max,
             };
-            Ok((arrived.outcome, Some(open_loop)))
+            Ok(Work { outcome: arrived.outcome, open_loop: Some(open_loop), read: None })
         });
         out.progress("");
         let measured = measured?;

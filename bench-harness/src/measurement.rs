@@ -214,7 +214,8 @@ pub struct FloorFigures {
     pub sequential_read_mib_per_second: Option<f64>,
     /// Records a second that one thread copies and checksums.
     pub copy_crc32_records_per_second: Option<f64>,
-    /// The larger median by the smaller one of the better primitive, before and after.
+    /// The larger median by the smaller one of the better primitive, before and after; of the raw
+    /// read, where something is read.
     pub moved: Option<f64>,
     /// Whether that is beyond the bound: the ratios prove nothing then.
     pub doubtful: bool,
@@ -235,7 +236,7 @@ pub struct Ratios {
     pub records_per_floor_commit: Option<f64>,
     /// Payload rate by the rate of the sequential write.
     pub payload_to_sequential_write: Option<f64>,
-    /// Payload rate by the rate of the sequential read.
+    /// Bytes read, or passed over, a second, by the rate of a raw read of the same bytes.
     pub payload_to_sequential_read: Option<f64>,
     /// Records a second by those that one thread copies and checksums.
     pub records_to_copy_crc32: Option<f64>,

@@ -134,11 +134,12 @@ pub fn run<C: Contender>(
                 format!("start producer {number}: {error}")
             })?);
         }
-        let mut keeper = DiskKeeper { contender, dir, load, trimmed: 0 };
+        let mut keeper = DiskKeeper { contender, dir, load, trimmed: 0, appends_before: None };
         let until = |moment: Instant| moment.saturating_duration_since(Instant::now());
         let mut ended_early = keeper.watch(until(begun + load.warm_up), &shared);
         let (claimed, looked, at) = (contender.claims(), device.look(), Instant::now());
         if ended_early.is_none() {
+            keeper.appends_before = Some(shared.appends.load(Ordering::Relaxed));
             ended_early = keeper.watch(until(begun + load.warm_up + load.window), &shared);
         }
         if ended_early.is_some() {

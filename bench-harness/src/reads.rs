@@ -3,15 +3,38 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use ringlog::{Durability, Log, Offset, Options, Stream};
-use ringlog_disk::{DeviceStats, Dir, block_device_stats};
 
 use crate::bare;
+use crate::counters::{Counted, Counters, Device};
+use crate::environment::interrupted;
+use crate::percentile::new_histogram;
 use crate::workload::incompressible;
 
-/// Streams of the log that is read.
-const STREAMS: u64 = 1000;
-const RECORD_BYTES: usize = 1024;
+/// What the log that is read holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content {
+    /// Streams, appended to in turns.
+    pub(crate) streams: u64,
+    /// Payload of a record.
+    pub(crate) record_bytes: usize,
+    /// Payload of all, about.
+    pub(crate) bytes: u64,
+}
+
+impl Content {
+    /// A thousand streams of 1 KiB records.
+    pub(crate) fn many_streams(bytes: u64) -> Self {
+        Self { streams: 1000, record_bytes: 1024, bytes }
+    }
+
+    /// One stream of 256-byte records.
+    pub(crate) fn one_stream(bytes: u64) -> Self {
+        Self { streams: 1, record_bytes: 256, bytes }
+    }
+}
+
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A burst each millisecond.
 const BURST: u64 = 100;
@@ -20,6 +43,8 @@ const BURST: u64 = 100;
 pub(crate) struct Filled {
     dir: PathBuf,
     options: Options,
+    device: Device,
+    content: Content,
     /// Records of each stream.
     each: u64,
     /// Bytes of batches.
@@ -28,10 +53,12 @@ pub(crate) struct Filled {
 
 /// What reading cost.
 pub(crate) struct Cost {
-    pub(crate) device_reads: u64,
-    pub(crate) device_bytes: u64,
+    /// What the device did, where it counts.
+    pub(crate) counted: Counted,
     pub(crate) elapsed: Duration,
     pub(crate) records: u64,
+    /// Of each record that was read by itself, in ns.
+    pub(crate) latency: Histogram<u64>,
     /// Whether the kernel's caches were emptied before.
     pub(crate) cold: bool,
 }
@@ -41,18 +68,21 @@ fn say(what: &str) -> impl Fn(&dyn std::fmt::Display) -> String {
 }
 
 impl Filled {
-    /// Fills a new log in `dir` with about so many bytes of records.
+    /// Fills a new log in `dir`.
     ///
     /// # Errors
     /// In words.
-    pub(crate) fn new(dir: &Path, options: &Options, bytes: u64) -> Result<Self, String> {
+    pub(crate) fn new(dir: &Path, options: &Options, content: Content) -> Result<Self, String> {
         let log = Log::open(dir, options.clone()).map_err(|error| say("open")(&error))?;
-        let streams = (0..STREAMS).map(|number| log.stream(&format!("s{number}")));
+        let streams = (0..content.streams).map(|number| log.stream(&format!("s{number}")));
         let streams: Vec<Stream> =
             streams.collect::<Result<_, _>>().map_err(|error| say("stream")(&error))?;
-        let each = bytes / STREAMS / RECORD_BYTES as u64;
-        let record = incompressible(RECORD_BYTES, 1);
+        let each = content.bytes / content.streams / content.record_bytes as u64;
+        let record = incompressible(content.record_bytes, 1);
         for _ in 0..each {
+            if interrupted() {
+                return Err("interrupted".to_owned());
+            }
             for stream in &streams {
                 // The flush below answers for all of them.
                 drop(
@@ -66,7 +96,8 @@ impl Filled {
         log.rotate().map_err(|error| say("rotate")(&error))?;
         let bytes = log.stats().shards.iter().map(|shard| shard.durable_lsn.0).sum();
         log.close().map_err(|error| say("close")(&error))?;
-        Ok(Self { dir: dir.to_owned(), options: options.clone(), each, bytes })
+        let (device, dir, options) = (Device::of(dir), dir.to_owned(), options.clone());
+        Ok(Self { dir, options, device, content, each, bytes })
     }
 
     /// Bytes of its batches.
@@ -79,11 +110,6 @@ impl Filled {
         Log::open(&self.dir, options).map_err(|error| say("open")(&error))
     }
 
-    fn device(&self) -> Result<DeviceStats, String> {
-        let dir = Dir::open(&self.dir).map_err(|error| say("open")(&error))?;
-        block_device_stats(&dir).ok_or_else(|| "the device does not count its reads".to_owned())
-    }
-
     /// Reads so many records, each at a random offset of a random stream.
     ///
     /// # Errors
@@ -91,24 +117,30 @@ impl Filled {
     pub(crate) fn random(&self, records: u64, seed: u64) -> Result<Cost, String> {
         let log = self.open()?;
         let cold = empty_caches();
-        let (before, begun) = (self.device()?, Instant::now());
-        let mut state = seed;
-        for _ in 0..records {
+        let (before, begun) = (self.device.look(), Instant::now());
+        let (mut state, mut latency) = (seed, new_histogram());
+        let mut read = 0;
+        while read < records && !interrupted() {
+            read += 1;
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            let number = (state >> 33) % STREAMS;
+            let number = (state >> 33) % self.content.streams;
             let offset = (state >> 17) % self.each;
             let stream = log.existing_stream(&format!("s{number}"));
             let stream = stream.map_err(|error| say("stream")(&error))?;
+            let at = Instant::now();
             let record = stream.get(Offset(offset)).map_err(|error| say("read")(&error))?;
-            if record.payload().len() != RECORD_BYTES || record.offset() != Offset(offset) {
+            latency.saturating_record(u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            if record.payload().len() != self.content.record_bytes
+                || record.offset() != Offset(offset)
+            {
                 return Err("another record was read".to_owned());
             }
         }
-        let cost = self.cost(&before, begun, records, cold)?;
+        let cost = self.cost(&before, begun, read, cold);
         log.close().map_err(|error| say("close")(&error))?;
-        Ok(cost)
+        Ok(Cost { latency, ..cost })
     }
 
     /// Reads one stream from its first record to its last.
@@ -118,16 +150,16 @@ impl Filled {
     pub(crate) fn scan(&self, number: u64) -> Result<Cost, String> {
         let log = self.open()?;
         let cold = empty_caches();
-        let stream = log.existing_stream(&format!("s{}", number % STREAMS));
+        let stream = log.existing_stream(&format!("s{}", number % self.content.streams));
         let stream = stream.map_err(|error| say("stream")(&error))?;
-        let (before, begun) = (self.device()?, Instant::now());
+        let (before, begun) = (self.device.look(), Instant::now());
         let mut reader = stream.read(..).map_err(|error| say("read")(&error))?;
         let mut records = 0;
         while let Some(record) = reader.next_ref() {
             records += u64::from(record.map_err(|error| say("read")(&error))?.payload().len() > 1);
         }
         drop(reader);
-        let cost = self.cost(&before, begun, records, cold)?;
+        let cost = self.cost(&before, begun, records, cold);
         if records != self.each {
             return Err(format!("{records} records were read, not {}", self.each));
         }
@@ -135,22 +167,15 @@ impl Filled {
         Ok(cost)
     }
 
-    fn cost(
-        &self,
-        before: &DeviceStats,
-        begun: Instant,
-        records: u64,
-        cold: bool,
-    ) -> Result<Cost, String> {
+    fn cost(&self, before: &Counters, begun: Instant, records: u64, cold: bool) -> Cost {
         let elapsed = begun.elapsed();
-        let after = self.device()?;
-        Ok(Cost {
-            device_reads: after.reads - before.reads,
-            device_bytes: (after.sectors_read - before.sectors_read) * 512,
+        Cost {
+            counted: self.device.look().since(before),
             elapsed,
             records,
+            latency: new_histogram(),
             cold,
-        })
+        }
     }
 
     /// How fast the device reads a segment of it, in bytes per second.
@@ -181,6 +206,13 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
+    /// The delays as a histogram.
+    pub(crate) fn histogram(&self) -> Histogram<u64> {
+        let mut histogram = new_histogram();
+        self.delays_ns.iter().for_each(|ns| histogram.saturating_record((*ns).max(1)));
+        histogram
+    }
+
     /// A percentile of the delays, in seconds.
     pub(crate) fn percentile(&self, percent: f64) -> f64 {
         let at = (self.delays_ns.len() as f64 * percent / 100.0) as usize;

@@ -44,6 +44,16 @@ impl Table {
         Self { rows: vec![headings.map(str::to_owned).to_vec()], left }
     }
 
+    /// The same for headings that are known later.
+    pub(crate) fn of(left: usize, headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()], left }
+    }
+
+    /// Adds a row of as many cells.
+    pub(crate) fn add(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
     /// Adds a row.
     pub(crate) fn row<const N: usize>(&mut self, cells: &[String; N]) {
         self.rows.push(cells.to_vec());

@@ -29,7 +29,7 @@ pub(crate) struct Run {
     /// Length of one measurement, 0.05 to 3600
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     pub(crate) seconds: Duration,
-    /// Payload of one measurement, at most: it ends early when about so many bytes are appended
+    /// Payload of one measurement, about: it ends early when so many bytes are appended in its window
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_bytes: Option<u64>,
     /// Write one JSON object for each measurement to FILE, a line each, behind one about the

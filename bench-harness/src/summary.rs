@@ -201,6 +201,20 @@ impl Summary {
         )
     }
 
+    /// What else was counted, by these names.
+    pub(crate) fn details(&self, what: &str, names: &[&str]) -> String {
+        let headings: Vec<&str> = std::iter::once(what).chain(names.iter().copied()).collect();
+        let mut table = Table::of(1, &headings);
+        for row in &self.rows {
+            let mut cells = vec![row.label.clone()];
+            for name in names {
+                cells.push(range(row.each(|line| line.detail.get(*name).copied())));
+            }
+            table.add(cells);
+        }
+        format!("{}\n", table.text())
+    }
+
     /// How long commits took, row by row.
     pub(crate) fn charts(&self) -> String {
         let one = |row: &Row| {

@@ -66,7 +66,7 @@ pub struct Load {
     pub warm_up: Duration,
     /// Length of the window.
     pub window: Duration,
-    /// The run ends when about so many bytes of payload were acknowledged, warm-up included.
+    /// The run ends when about so many bytes of payload were acknowledged in the window.
     pub payload_bytes_max: Option<u64>,
 }
 
@@ -97,6 +97,23 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Of work that was not a loop of appends.
+    pub(crate) fn of(facts: Facts, records: u64, payload_bytes: u64, elapsed: Duration) -> Self {
+        Self {
+            facts,
+            latency: new_histogram(),
+            records,
+            payload_bytes,
+            in_flight_max: 1,
+            elapsed,
+            claims: Claims::default(),
+            counted: Counted::default(),
+            waited_for_room: 0,
+            trimmed: 0,
+            ended_early: None,
+        }
+    }
+
     /// Records acknowledged each second.
     pub fn records_per_second(&self) -> f64 {
         per_second(self.records, self.elapsed)
@@ -150,11 +167,12 @@ pub fn run<C: Contender>(contender: &C, dir: &Path, load: &Load) -> Result<Outco
             thread::sleep(Duration::from_millis(1));
         }
 
-        let mut keeper = DiskKeeper { contender, dir, load, trimmed: 0 };
+        let mut keeper = DiskKeeper { contender, dir, load, trimmed: 0, appends_before: None };
         let mut ended_early = keeper.watch(load.warm_up, &shared);
         let (claimed, looked) = (contender.claims(), device.look());
         let begun = Instant::now();
         if ended_early.is_none() && shared.phase.load(Ordering::Relaxed) == WARMING {
+            keeper.appends_before = Some(shared.appends.load(Ordering::Relaxed));
             shared.phase.store(MEASURING, Ordering::Relaxed);
             ended_early = keeper.watch(load.window, &shared);
         }
@@ -202,6 +220,8 @@ pub(crate) struct DiskKeeper<'a, C> {
     pub(crate) dir: &'a Path,
     pub(crate) load: &'a Load,
     pub(crate) trimmed: u64,
+    /// Appends before the window; `None` until it begins, and with it the bound on bytes.
+    pub(crate) appends_before: Option<u64>,
 }
 
 impl<C: Contender> DiskKeeper<'_, C> {
@@ -228,8 +248,9 @@ impl<C: Contender> DiskKeeper<'_, C> {
 
     fn look(&mut self, shared: &Shared) -> Option<String> {
         let each = (self.load.record_bytes * self.load.batch_records.max(1)) as u64;
-        let payload = shared.appends.load(Ordering::Relaxed).saturating_mul(each);
-        if self.load.payload_bytes_max.is_some_and(|most| payload >= most) {
+        let appends = shared.appends.load(Ordering::Relaxed);
+        let payload = self.appends_before.map(|before| (appends - before).saturating_mul(each));
+        if payload.zip(self.load.payload_bytes_max).is_some_and(|(payload, most)| payload >= most) {
             return Some("so many bytes were allowed".to_owned());
         }
         let bytes = match self.load.keep {

@@ -12,7 +12,8 @@ use support::{assert_empty, bench, lines, text};
 /// Runs it in a directory of its own; gives its measurements, and what it told people.
 fn smallest(command: &str, arguments: &[&str]) -> (Vec<Measurement>, String) {
     let dir = tempfile::tempdir().expect("a directory");
-    let done = bench(command, dir.path(), "0.1", &[arguments, &["--json", "-"]].concat());
+    let seconds = if arguments.contains(&"--seconds") { None } else { Some("0.1") };
+    let done = bench(command, dir.path(), seconds, &[arguments, &["--json", "-"]].concat());
     let told = text(&done.stderr).to_owned();
     assert!(done.status.success(), "{command}: {told}");
     assert_empty(dir.path());
@@ -107,12 +108,54 @@ fn scale_goes_along_each_axis() {
 }
 
 #[test]
+fn streams_are_appended_to_in_turns() {
+    let lines = smallest_of_both("streams", &["--streams", "1,100", "--outstanding", "16"]);
+    let counts: Vec<f64> = lines.iter().map(|line| line.detail["streams"]).collect();
+    assert_eq!(counts, [1.0, 100.0]);
+    assert!(lines.iter().all(|line| line.detail.contains_key("reopened_us")), "{lines:?}");
+}
+
+#[test]
+fn recover_opens_logs_that_were_killed_and_closed() {
+    let lines = smallest_of_both("recover", &["--bytes", "0,2097152"]);
+    assert_eq!(lines.len(), 3);
+    assert!(lines[0].ratio.payload_to_sequential_read.is_some(), "{:?}", lines[0]);
+    let scanned = lines[0].detail["bytes_scanned"];
+    assert!(scanned > lines[0].payload_bytes as f64, "{:?}", lines[0]);
+    for (line, bytes) in lines[1..].iter().zip([0.0, 2_097_152.0]) {
+        assert_eq!(line.detail["log_bytes"], bytes, "{line:?}");
+        assert_eq!(line.records, 7, "{line:?}");
+    }
+}
+
+#[test]
+fn read_goes_each_way() {
+    let lines = smallest_of_both("read", &["--bytes", "4194304", "--records", "50"]);
+    let ways: Vec<(&str, u64)> =
+        lines.iter().map(|line| (line.mode.as_str(), line.records)).collect();
+    assert_eq!(ways[..3], [("random", 50), ("scan", 4), ("replay", 16384)]);
+    assert_eq!(ways[3].0, "follow");
+    for line in &lines[1..3] {
+        assert!(line.ratio.payload_to_sequential_read.is_some(), "{line:?}");
+    }
+}
+
+#[test]
+fn rotate_compares_sizes_of_segments_and_followers() {
+    let more = ["--segment-mib", "4,1", "--followers", "2", "--seconds", "0.5"];
+    let lines = smallest_of_both("rotate", &more);
+    assert_eq!(lines.len(), 3);
+    assert!(lines[2].detail["followed"] > 0.0, "{:?}", lines[2]);
+    assert!(lines[1].detail.contains_key("rotations"), "{:?}", lines[1]);
+}
+
+#[test]
 fn disks_are_measured_in_turns() {
     let other = tempfile::tempdir().expect("a directory");
     let other = other.path().to_str().expect("a name");
     let dir = tempfile::tempdir().expect("a directory");
     let more = ["--dir", other, "--modes", "synced,memory", "--json", "-"];
-    let done = bench("disks", dir.path(), "0.1", &more);
+    let done = bench("disks", dir.path(), Some("0.1"), &more);
     assert!(done.status.success(), "{}", text(&done.stderr));
     let lines = lines(&done.stdout).measurements;
     let turns: Vec<(&str, &Path)> =

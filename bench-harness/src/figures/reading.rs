@@ -7,7 +7,7 @@ use ringlog::SyncPolicy;
 use super::{Bench, close};
 use crate::environment::scratch;
 use crate::floor::mib;
-use crate::reads::{self, Filled};
+use crate::reads::{self, Content, Cost, Filled};
 use crate::series::{Around, Bar, Series};
 use crate::workload::{self, per_second};
 
@@ -24,7 +24,7 @@ impl Bench<'_> {
             Bar::AtMost(2.0),
         );
         let dir = scratch(self.dir)?;
-        let log = Filled::new(dir.path(), &self.options(), READ_BYTES)?;
+        let log = Filled::new(dir.path(), &self.options(), Content::many_streams(READ_BYTES))?;
         let mut seed = 1;
         self.repeat(|| {
             seed += 1;
@@ -33,11 +33,12 @@ impl Bench<'_> {
                 "{} records in {:?}, {:.1} KiB each{}",
                 cost.records,
                 cost.elapsed,
-                cost.device_bytes as f64 / 1024.0 / cost.records as f64,
+                device_bytes(&cost)? / 1024.0 / cost.records as f64,
                 warm(cost.cold),
             );
             let floor = Around::exact(cost.records as f64);
-            series.add(cost.device_reads as f64, floor, detail);
+            let reads = cost.counted.reads.ok_or(NOT_COUNTED)?;
+            series.add(reads as f64, floor, detail);
             Ok(())
         })?;
         Ok(vec![series])
@@ -50,7 +51,7 @@ impl Bench<'_> {
         let what = "the same: bytes of the shard that were passed, per second / raw read rate";
         let mut rate = Series::new(what, "B/s", Bar::AtLeast(0.7));
         let dir = scratch(self.dir)?;
-        let log = Filled::new(dir.path(), &self.options(), READ_BYTES)?;
+        let log = Filled::new(dir.path(), &self.options(), Content::many_streams(READ_BYTES))?;
         let mut number = 0;
         self.repeat(|| {
             number += 7;
@@ -58,12 +59,12 @@ impl Bench<'_> {
             let detail = format!(
                 "{} records, {:.0} MiB in {:?}{}",
                 cost.records,
-                mib(cost.device_bytes as f64),
+                mib(device_bytes(&cost)?),
                 cost.elapsed,
                 warm(cost.cold),
             );
             let shard = Around::exact(log.bytes() as f64);
-            bytes.add(cost.device_bytes as f64, shard, detail.clone());
+            bytes.add(device_bytes(&cost)?, shard, detail.clone());
             rate.add(per_second(log.bytes(), cost.elapsed), raw, detail);
             Ok(())
         })?;
@@ -90,6 +91,12 @@ impl Bench<'_> {
         close(log)?;
         Ok(vec![series])
     }
+}
+
+const NOT_COUNTED: &str = "the device does not count its reads";
+
+fn device_bytes(cost: &Cost) -> Result<f64, String> {
+    Ok(cost.counted.bytes_read.ok_or(NOT_COUNTED)? as f64)
 }
 
 fn warm(cold: bool) -> &'static str {

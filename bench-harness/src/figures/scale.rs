@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringlog::{Durability, Format, Log, Offset, Options, Receipt, Stream, SyncPolicy};
-use ringlog_disk::Dir;
 
 use super::{Bench, LOAD, close, detail, run_log};
 use crate::environment::{free_bytes, interrupted, scratch};
 use crate::percentile::percentile_ns;
+use crate::recover::{fill, first_append};
 use crate::series::{Around, Bar, Series};
+use crate::streams::{create, name, resident_bytes};
 use crate::workload::{self, Keep, Load, incompressible, per_second};
 
 const MIB: u64 = 1 << 20;
@@ -108,21 +109,7 @@ impl Bench<'_> {
     }
 
     fn first_append(&self, dir: &Path) -> Result<f64, String> {
-        // The ring of the life before lets go of the lock a little after it was closed: that is
-        // waited for here, and not measured.
-        let lock = Dir::open(dir).map_err(said("open the directory"))?;
-        if !lock.lock_exclusive(PATIENCE).map_err(said("wait for the lock"))? {
-            return Err("the log stays locked".to_owned());
-        }
-        drop(lock);
-        let begun = Instant::now();
-        let log = Log::open(dir, self.options()).map_err(said("open"))?;
-        let stream = log.existing_stream("first").map_err(said("stream"))?;
-        let receipt = stream.append(b"the first record of a life").map_err(said("append"))?;
-        receipt.wait().map_err(said("wait"))?;
-        let seconds = begun.elapsed().as_secs_f64();
-        close(log)?;
-        Ok(seconds)
+        first_append(dir, &self.options()).map(|took| took.as_secs_f64())
     }
 
     /// A million streams: memory, descriptors, appends to them in turn, reopening, random reads.
@@ -205,22 +192,6 @@ impl Bench<'_> {
     }
 }
 
-fn name(at: u32) -> String {
-    format!("stream-{at:07}")
-}
-
-/// Creates streams, or finds them, one after the other; gives their handles if they are wanted.
-fn create(log: &Log, count: u32, keep: bool) -> Result<Vec<Stream>, String> {
-    let mut streams = Vec::with_capacity(if keep { count as usize } else { 0 });
-    for at in 0..count {
-        let stream = log.stream(&name(at)).map_err(said("create"))?;
-        if keep {
-            streams.push(stream);
-        }
-    }
-    Ok(streams)
-}
-
 /// Appends to each stream in turn for this long; gives records acknowledged each second.
 fn in_turn(streams: &[Stream], window: Duration) -> Result<f64, String> {
     let record = incompressible(256, 7);
@@ -244,29 +215,6 @@ fn in_turn(streams: &[Stream], window: Duration) -> Result<f64, String> {
         receipt.wait().map_err(said("wait"))?;
     }
     Ok(rate)
-}
-
-/// A log with so many bytes of records, closed.
-fn fill(dir: &Path, bytes: u64, options: &Options) -> Result<(), String> {
-    let log = Log::open(dir, options.clone()).map_err(said("open"))?;
-    let stream = log.stream("first").map_err(said("stream"))?;
-    let batch = vec![incompressible(4096, 1); 256];
-    for _ in 0..bytes / MIB {
-        if interrupted() {
-            return Err("interrupted".to_owned());
-        }
-        // The close answers for all of them.
-        let receipt = stream.append_batch_within(&batch, Durability::Written, PATIENCE);
-        drop(receipt.map_err(said("fill"))?);
-    }
-    close(log)
-}
-
-fn resident_bytes() -> Result<u64, String> {
-    let status = std::fs::read_to_string("/proc/self/status").map_err(said("read status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.map(|kib| kib << 10).ok_or_else(|| "no VmRSS in /proc/self/status".to_owned())
 }
 
 fn open_files() -> Result<usize, String> {
