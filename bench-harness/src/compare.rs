@@ -8,7 +8,6 @@ use ringlog::Options;
 use crate::bench::{Bench, Measured};
 use crate::contender::Ringlog;
 use crate::environment::interrupted;
-use crate::measurement::Line;
 use crate::mode::Mode;
 use crate::report::{Failure, Out};
 use crate::run::{Run, within};
@@ -63,12 +62,12 @@ pub(crate) fn finish(
 ) -> Result<(), Failure> {
     out.print(&summary.tables(what))?;
     out.print(&format!("\n{}", floor_text(&bench.rounds(), append_bytes)))?;
-    out.print(&summary.notes(bench.note(), &[]))?;
+    out.print(&summary.notes(bench.note()))?;
     if let Some(hdr) = &bench.run.hdr {
         let name = bench.run.name.as_deref().unwrap_or(bench.name());
         summary.write_hdr(hdr, &format!("{name}-{number}"))?;
     }
-    Ok(())
+    summary.end()
 }
 
 /// Opens a new log in `dir` in this mode.
@@ -80,27 +79,19 @@ pub(crate) fn open(mode: Mode, dir: &Path, options: &Options) -> Result<Ringlog,
     Ok(Ringlog::new(log, mode.durability()).named(mode.name(), mode.media_within_ms()))
 }
 
-/// Measures one mode once, and writes its line.
+/// Measures one mode once.
 fn measure(
     bench: &mut Bench<'_>,
     mode: Mode,
     round: usize,
     arguments: &Arguments,
-    out: &mut Out,
-) -> Result<Measured, Failure> {
+    out: &Out,
+) -> Result<Measured, String> {
     let options = bench.options()?;
     let load = bench.load(arguments.record_bytes, arguments.producers, arguments.outstanding);
-    out.progress(&format!(
-        "{}: round {round} of {}, {}",
-        bench.dir().display(),
-        arguments.run.rounds,
-        mode.name()
-    ));
-    let measured = bench.measure(round, &load, |dir| open(mode, dir, &options));
-    out.progress("");
-    let measured = measured?;
-    out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
-    Ok(measured)
+    let (dir, rounds) = (bench.dir().display(), arguments.run.rounds);
+    out.progress(&format!("{dir}: round {round} of {rounds}, {}", mode.name()));
+    bench.measure(round, &load, |dir| open(mode, dir, &options))
 }
 
 /// Runs every mode on one directory after the other.
@@ -127,37 +118,17 @@ fn compare_in(
     out.print(&format!("\n{}\n{}\n\n", dir.display(), work_text(arguments)))?;
     let mut bench = Bench::new(&arguments.run, "compare", dir)?;
     let mut summary = Summary::default();
-    let mut failures = Vec::new();
-    let mut modes = arguments.modes.clone();
     for round in 1..=arguments.run.rounds {
-        modes.retain(|mode| {
-            if interrupted() {
-                return true;
+        for mode in &arguments.modes {
+            if interrupted() || summary.has_failed(mode.name()) {
+                continue;
             }
-            match measure(&mut bench, *mode, round, arguments, out) {
-                Ok(measured) => summary.add(mode.name(), measured),
-                // What fails once is not tried again.
-                Err(failure) => failures.push((*mode, failure)),
-            }
-            failures.last().is_none_or(|(failed, _)| failed != mode)
-        });
-    }
-    let mut words = Vec::new();
-    for (mode, failure) in failures {
-        match failure {
-            Failure::Measuring(what) => words.push(format!("{}: {what}", mode.name())),
-            failure @ Failure::Reporting(_) => return Err(failure),
+            let measured = measure(&mut bench, *mode, round, arguments, out);
+            summary.take(mode.name(), measured, out)?;
         }
     }
-    out.print(&summary.tables("mode"))?;
-    out.print(&format!("\n{}", summary.charts()))?;
-    out.print(&floor_text(&bench.rounds(), arguments.record_bytes))?;
-    out.print(&summary.notes(bench.note(), &words))?;
-    if let Some(hdr) = &arguments.run.hdr {
-        let name = arguments.run.name.as_deref().unwrap_or("compare");
-        summary.write_hdr(hdr, &format!("{name}-{number}"))?;
-    }
-    if words.is_empty() { Ok(()) } else { Err(Failure::Measuring(words.join("; "))) }
+    out.print(&format!("{}\n", summary.charts()))?;
+    finish(&bench, &summary, "mode", arguments.record_bytes, number, out)
 }
 
 /// The same modes on all directories in turns, so that they can be read side by side.
@@ -175,12 +146,12 @@ pub(crate) fn disks(arguments: &Arguments, out: &mut Out) -> Result<(), Failure>
     for round in 1..=arguments.run.rounds {
         for mode in &arguments.modes {
             for bench in &mut benches {
-                if interrupted() {
-                    break;
-                }
-                let measured = measure(bench, *mode, round, arguments, out)?;
                 let label = format!("{} {}", mode.name(), bench.dir().display());
-                summary.add(&label, measured);
+                if interrupted() || summary.has_failed(&label) {
+                    continue;
+                }
+                let measured = measure(bench, *mode, round, arguments, out);
+                summary.take(&label, measured, out)?;
             }
         }
     }
@@ -193,11 +164,11 @@ pub(crate) fn disks(arguments: &Arguments, out: &mut Out) -> Result<(), Failure>
         .iter()
         .filter_map(|bench| Some(format!("{}: {}", bench.dir().display(), bench.note()?)))
         .collect();
-    out.print(&summary.notes((!notes.is_empty()).then(|| notes.join("; ")).as_deref(), &[]))?;
+    out.print(&summary.notes((!notes.is_empty()).then(|| notes.join("; ")).as_deref()))?;
     if let Some(hdr) = &arguments.run.hdr {
         summary.write_hdr(hdr, arguments.run.name.as_deref().unwrap_or("disks"))?;
     }
-    Ok(())
+    summary.end()
 }
 
 fn work_text(arguments: &Arguments) -> String {

@@ -10,7 +10,7 @@ use crate::contender::Facts;
 use crate::counters::{Counted, Device};
 use crate::environment::interrupted;
 use crate::floor::{Primitive, record_size};
-use crate::measurement::{Class, Line};
+use crate::measurement::Class;
 use crate::percentile::new_histogram;
 use crate::report::{Failure, Out};
 use crate::run::{Run, within};
@@ -135,18 +135,15 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     let mut summary = Summary::default();
     for round in 1..=arguments.run.rounds {
         for bare in &all {
-            if interrupted() {
-                break;
+            if interrupted() || summary.has_failed(&bare.label()) {
+                continue;
             }
             out.progress(&format!("round {round}, {}", bare.label()));
             let load: Load = bench.load(bare.bytes(), 1, 1);
             let measured = bench.measure_by(round, &load, |dir| {
                 Ok(bare.measure(&disk, dir, arguments.run.seconds)?.into())
             });
-            out.progress("");
-            let measured = measured?;
-            out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
-            summary.add(&bare.label(), measured);
+            summary.take(&bare.label(), measured, out)?;
         }
     }
     finish(&bench, &summary, "bare", arguments.sizes[0], number, out)

@@ -8,7 +8,7 @@ use crate::bench::{Bench, Work};
 use crate::compare::{self, OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
 use crate::contender::Contender;
 use crate::environment::interrupted;
-use crate::measurement::{Line, OpenLoop};
+use crate::measurement::OpenLoop;
 use crate::mode::Mode;
 use crate::open_loop::{self, Offered};
 use crate::report::{Failure, Out, digits};
@@ -92,13 +92,17 @@ fn round_of(
     let options = bench.options()?;
     let load = bench.load(arguments.record_bytes, arguments.producers, arguments.outstanding);
     out.progress(&format!("round {round}, {}: saturation", mode.name()));
-    let saturated = bench.measure(round, &load, |dir| compare::open(mode, dir, &options))?;
-    out.json_line(&Line::Measurement(Box::new(saturated.line.clone())))?;
-    let saturation = saturated.line.records_per_second;
-    summary.add(&format!("{} saturated", mode.name()), saturated);
+    let saturated = bench.measure(round, &load, |dir| compare::open(mode, dir, &options));
+    let saturation = saturated.as_ref().ok().map(|measured| measured.line.records_per_second);
+    summary.take(&format!("{} saturated", mode.name()), saturated, out)?;
+    // Without it there is nothing to offer a part of.
+    let Some(saturation) = saturation.filter(|rate| *rate > 0.0) else {
+        return Ok(());
+    };
     for percent in &arguments.at {
-        if interrupted() {
-            break;
+        let label = format!("{} at {percent} %", mode.name());
+        if interrupted() || summary.has_failed(&label) {
+            continue;
         }
         let part = *percent as f64 / 100.0;
         let per_second = saturation * part;
@@ -120,10 +124,7 @@ fn round_of(
             };
             Ok(Work { outcome: arrived.outcome, open_loop: Some(open_loop), read: None })
         });
-        out.progress("");
-        let measured = measured?;
-        out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
-        summary.add(&format!("{} at {percent} %", mode.name()), measured);
+        summary.take(&label, measured, out)?;
     }
     Ok(())
 }

@@ -11,7 +11,6 @@ use crate::compare::finish;
 use crate::contender::{Facts, Ringlog};
 use crate::counters::Device;
 use crate::environment::{interrupted, scratch};
-use crate::measurement::Line;
 use crate::reads::{self, Content, Cost, Filled};
 use crate::report::{Failure, Out};
 use crate::run::Run;
@@ -104,10 +103,10 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     let mut summary = Summary::default();
     for round in 1..=rounds {
         for way in &arguments.ways {
-            if interrupted() {
-                break;
-            }
             let name = way.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned());
+            if interrupted() || summary.has_failed(&name) {
+                continue;
+            }
             out.progress(&format!("round {round}, {name}"));
             let record_bytes = if matches!(way, Way::Random | Way::Scan) { 1024 } else { 256 };
             let load = bench.load(record_bytes, 1, 1);
@@ -130,10 +129,7 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
                 }
                 _ => Err("there is no log to read".to_owned()),
             });
-            out.progress("");
-            let measured = measured?;
-            out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
-            summary.add(&name, measured);
+            summary.take(&name, measured, out)?;
         }
     }
     finish(&bench, &summary, "way", 1, number, out)

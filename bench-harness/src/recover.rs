@@ -13,7 +13,6 @@ use crate::contender::Ringlog;
 use crate::counters::Device;
 use crate::environment::{free_bytes, interrupted};
 use crate::filler::{FILLED_RECORD_BYTES, Filler, filled_segment};
-use crate::measurement::Line;
 use crate::percentile::new_histogram;
 use crate::report::{Failure, Out};
 use crate::run::Run;
@@ -142,13 +141,13 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     let mut summary = Summary::default();
     for round in 1..=rounds {
         for bytes in std::iter::once(None).chain(arguments.bytes.iter().copied().map(Some)) {
-            if interrupted() {
-                break;
-            }
             let label = match bytes {
                 None => "scan after a kill".to_owned(),
                 Some(bytes) => format!("{} MiB, closed: to the first append", bytes / MIB),
             };
+            if interrupted() || summary.has_failed(&label) {
+                continue;
+            }
             out.progress(&format!("round {round}, {label}"));
             let usual = bench.options()?;
             let format = Format { segment_bytes: Some(SEGMENT_BYTES), ..usual.format };
@@ -161,10 +160,7 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
                 None => killed(dir, io, &options),
                 Some(bytes) => closed(dir, bytes, &options),
             });
-            out.progress("");
-            let measured = measured?;
-            out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
-            summary.add(&label, measured);
+            summary.take(&label, measured, out)?;
         }
     }
     finish(&bench, &summary, "log", 1, number, out)

@@ -17,7 +17,6 @@ use crate::bench::Bench;
 use crate::compare::{OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
 use crate::contender::{Contender, Ringlog};
 use crate::environment::{interrupted, scratch};
-use crate::measurement::Line;
 use crate::report::{Failure, Out};
 use crate::run::{Run, within};
 use crate::summary::Summary;
@@ -111,19 +110,16 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     let mut logs: Vec<TempDir> = Vec::new();
     for round in 1..=rounds {
         for way in &ways {
-            if interrupted() {
-                break;
+            if interrupted() || summary.has_failed(&way.label()) {
+                continue;
             }
             out.progress(&format!("round {round}, {}", way.label()));
             let own = scratch(kept.path())?;
             let measured = bench.measure_by(round, &keep_all, |_| {
                 Ok(measure(*way, own.path(), &options, &keep_all)?.into())
             });
-            out.progress("");
             logs.push(own);
-            let measured = measured?;
-            out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
-            summary.add(&way.label(), measured);
+            summary.take(&way.label(), measured, out)?;
         }
     }
     drop(logs);

@@ -8,7 +8,6 @@ use ringlog::{Format, Options};
 use crate::bench::Bench;
 use crate::compare::{self, OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
 use crate::environment::interrupted;
-use crate::measurement::Line;
 use crate::mode::Mode;
 use crate::report::{Failure, Out};
 use crate::run::{Run, within};
@@ -152,8 +151,8 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     let mut summary = Summary::default();
     for round in 1..=arguments.run.rounds {
         for point in &points {
-            if interrupted() {
-                break;
+            if interrupted() || summary.has_failed(&point.label) {
+                continue;
             }
             out.progress(&format!("round {round}, {}", point.label));
             let usual = bench.options()?;
@@ -165,10 +164,7 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
             let load = bench.load(point.record_bytes, point.producers, point.outstanding);
             let measured =
                 bench.measure(round, &load, |dir| compare::open(arguments.mode, dir, &options));
-            out.progress("");
-            let measured = measured?;
-            out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
-            summary.add(&point.label, measured);
+            summary.take(&point.label, measured, out)?;
         }
     }
     let append_bytes = points.first().map_or(1, |point| point.record_bytes);

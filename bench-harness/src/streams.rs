@@ -11,7 +11,6 @@ use crate::compare::{OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
 use crate::contender::{Claims, Contender, Facts, Producer, Refusal, Ringlog};
 use crate::contender::{append, wait, wait_within};
 use crate::environment::interrupted;
-use crate::measurement::Line;
 use crate::report::{Failure, Out};
 use crate::run::{Run, within};
 use crate::summary::Summary;
@@ -185,10 +184,10 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     let mut summary = Summary::default();
     for round in 1..=rounds {
         for count in &arguments.streams {
-            if interrupted() {
-                break;
-            }
             let label = format!("{count} streams");
+            if interrupted() || summary.has_failed(&label) {
+                continue;
+            }
             out.progress(&format!("round {round}, {label}"));
             let load =
                 bench.load(arguments.record_bytes, arguments.producers, arguments.outstanding);
@@ -210,10 +209,7 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
                 counts.insert("reopened_us", us(reopened));
                 Ok(outcome.into())
             });
-            out.progress("");
-            let measured = measured?;
-            out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
-            summary.add(&label, measured);
+            summary.take(&label, measured, out)?;
         }
     }
     out.print(

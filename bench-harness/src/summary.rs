@@ -4,17 +4,19 @@
 //! latencies are those of all rounds' histograms merged.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::bench::Measured;
+use crate::environment::interrupted;
 use crate::floor::{self, Floor, MOVED_MAX, Primitive, Round, mib};
 use crate::hdr;
-use crate::measurement::{Class, Measurement};
+use crate::measurement::{Class, Line, Measurement};
 use crate::percentile::{Drift, Percentiles, new_histogram};
-use crate::report::{Table, chart, digits, duration, or_dash, times};
+use crate::report::{Failure, Out, Table, chart, digits, duration, or_dash, times};
 
 /// Above this, the rounds of the floor lie so far apart that figures of this run are doubtful.
 const SPREAD_DOUBTFUL: f64 = 0.25;
@@ -23,6 +25,8 @@ const SPREAD_DOUBTFUL: f64 = 0.25;
 #[derive(Default)]
 pub(crate) struct Summary {
     rows: Vec<Row>,
+    /// What could not be measured: its label, and why.
+    failures: Vec<(String, String)>,
 }
 
 /// All rounds of one thing.
@@ -89,12 +93,48 @@ pub(crate) fn range(drift: Option<Drift>) -> String {
 }
 
 impl Summary {
-    /// Adds a round to the row of this label.
-    pub(crate) fn add(&mut self, label: &str, measured: Measured) {
-        match self.rows.iter_mut().find(|row| row.label == label) {
-            Some(row) => row.rounds.push(measured),
-            None => self.rows.push(Row { label: label.to_owned(), rounds: vec![measured] }),
+    /// Adds a round to the row of this label, and writes its line; or keeps in mind why there is
+    /// none. What an interrupt has kept from being measured is no failure.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub(crate) fn take(
+        &mut self,
+        label: &str,
+        measured: Result<Measured, String>,
+        out: &mut Out,
+    ) -> io::Result<()> {
+        out.progress("");
+        match measured {
+            Ok(measured) => {
+                out.json_line(&Line::Measurement(Box::new(measured.line.clone())))?;
+                match self.rows.iter_mut().find(|row| row.label == label) {
+                    Some(row) => row.rounds.push(measured),
+                    None => self.rows.push(Row { label: label.to_owned(), rounds: vec![measured] }),
+                }
+            }
+            Err(_) if interrupted() => {}
+            Err(why) => self.failures.push((label.to_owned(), why)),
         }
+        Ok(())
+    }
+
+    /// Whether this could not be measured once: then it is not tried again.
+    pub(crate) fn has_failed(&self, label: &str) -> bool {
+        self.failures.iter().any(|(failed, _)| failed == label)
+    }
+
+    /// The end of a run.
+    ///
+    /// # Errors
+    /// What could not be measured, in words.
+    pub(crate) fn end(&self) -> Result<(), Failure> {
+        if self.failures.is_empty() {
+            return Ok(());
+        }
+        let words: Vec<String> =
+            self.failures.iter().map(|(label, why)| format!("{label}: {why}")).collect();
+        Err(Failure::Measuring(words.join("; ")))
     }
 
     /// Both tables. `what` heads the first column.
@@ -225,7 +265,7 @@ impl Summary {
     }
 
     /// What must be known beside the figures, each once.
-    pub(crate) fn notes(&self, floor: Option<&str>, failures: &[String]) -> String {
+    pub(crate) fn notes(&self, floor: Option<&str>) -> String {
         let mut seen = BTreeSet::new();
         let mut text = "notes\n".to_owned();
         let mut add = |note: String| {
@@ -276,7 +316,9 @@ impl Summary {
             }
         }
         floor.iter().for_each(|note| add(format!("floor: {note}")));
-        failures.iter().for_each(|failure| add(format!("FAILED {failure}")));
+        for (label, why) in &self.failures {
+            add(format!("FAILED {label}: {why}"));
+        }
         text.push('\n');
         text
     }
