@@ -323,3 +323,88 @@ fn ratios(outcome: &Outcome, latency: Percentiles, floor: &Floor, append_bytes: 
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contender::{Facts, Producer, Refusal};
+    use crate::report::Out;
+    use crate::summary::Summary;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    /// Says that every record is on the media, and keeps none.
+    struct Liar;
+
+    impl Contender for Liar {
+        type Producer = Self;
+
+        fn facts(&self) -> Facts {
+            Facts::new("liar", Some("1.0"), "synced", Class::Media)
+        }
+
+        fn producer(&self, _number: usize) -> Result<Self, String> {
+            Ok(Self)
+        }
+    }
+
+    impl Producer for Liar {
+        type Ticket = ();
+
+        fn submit(&mut self, _records: &[Vec<u8>], _at_most: Duration) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn wait(&mut self, (): ()) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_lie_is_told_in_the_line_and_in_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let json = tempfile::NamedTempFile::new().unwrap();
+        let run = Line::parse_from(["x", "--seconds", "0.2"]).run;
+        let mut bench = Bench::new(&run, "compare", dir.path()).unwrap();
+        let load = bench.load(256, 4, 1);
+        let measured = bench.measure(1, &load, |_| Ok(Liar)).unwrap();
+        if let Some(why) = &measured.line.not_judged {
+            eprintln!("SKIPPED a_lie_is_told_in_the_line_and_in_the_table: {why}");
+            return;
+        }
+        let why = measured.line.disqualified.clone().unwrap();
+        assert!(why.starts_with("acknowledged without flush"), "{why}");
+        let mut out = Out::new(Some(json.path())).unwrap();
+        let mut summary = Summary::default();
+        summary.take("liar", Ok(measured), &mut out).unwrap();
+        assert!(summary.tables("engine").contains("DISQUALIFIED"));
+        assert!(summary.notes(None).contains("liar: DISQUALIFIED: acknowledged without flush"));
+        let line = std::fs::read_to_string(json.path()).unwrap();
+        assert!(line.contains("\"disqualified\":\"acknowledged without flush"), "{line}");
+    }
+
+    #[test]
+    fn the_round_after_one_is_the_round_before_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = Line::parse_from(["x", "--seconds", "0.05"]).run;
+        let mut bench = Bench::new(&run, "compare", dir.path()).unwrap();
+        let load = bench.load(256, 1, 1);
+        for rounds in [2, 3, 4] {
+            bench.measure(1, &load, |_| Ok(Liar)).unwrap();
+            assert_eq!(bench.rounds().len(), rounds);
+        }
+        // Another size has a floor of its own.
+        let larger = bench.load(5000, 1, 1);
+        bench.measure(1, &larger, |_| Ok(Liar)).unwrap();
+        assert_eq!(bench.rounds().len(), 6);
+        // What failed leaves no floor for what comes next.
+        assert!(bench.measure(1, &larger, |_| Err::<Liar, _>("no".to_owned())).is_err());
+        bench.measure(1, &larger, |_| Ok(Liar)).unwrap();
+        assert_eq!(bench.rounds().len(), 8);
+    }
+}

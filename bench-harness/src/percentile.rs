@@ -152,6 +152,29 @@ mod tests {
     }
 
     #[test]
+    fn that_holds_for_lists_of_any_length_and_range() {
+        for seed in 1..=300_u64 {
+            let (count, range) = (seed * seed * 7 % 4_001, 1 + seed * 31 % 2_000);
+            let mut values = samples(count, range);
+            let mut histogram = new_histogram();
+            values.iter().for_each(|v| histogram.saturating_record(*v));
+            values.sort_unstable();
+            for of_10_000 in [5_000, 9_000, 9_900, 9_990, 9_999] {
+                let enough = count * (10_000 - of_10_000) / 10_000 >= SAMPLES_BEYOND_MIN;
+                let rank = (count * of_10_000).div_ceil(10_000).max(1) as usize;
+                let exact = enough.then(|| values[rank - 1]);
+                assert_eq!(quantile_ns(&histogram, of_10_000), exact, "{count} below {range}");
+            }
+        }
+        let mut all = new_histogram();
+        all.saturating_record_n(5, 999_900);
+        all.saturating_record_n(7, 99);
+        assert_eq!(quantile_ns(&all, 9_999), None);
+        all.saturating_record_n(7, 1);
+        assert_eq!(quantile_ns(&all, 9_999), Some(5));
+    }
+
+    #[test]
     fn large_values_are_kept_to_a_thousandth() {
         let mut values = samples(200_000, 50_000_000);
         let mut histogram = new_histogram();

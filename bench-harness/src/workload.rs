@@ -446,11 +446,19 @@ mod tests {
         }
     }
 
+    /// In a window that is long enough for many flushes, also on a busy disk.
     fn run_in_scratch(durability: Durability, load: &Load) -> (Log, tempfile::TempDir, Outcome) {
-        let dir = tempfile::tempdir().unwrap();
-        let log = open(dir.path(), SyncPolicy::EveryCommit, &Options::default()).unwrap();
-        let outcome = run(&Ringlog::new(log.clone(), durability), dir.path(), load).unwrap();
-        (log, dir, outcome)
+        let mut window = load.window;
+        loop {
+            let dir = tempfile::tempdir().unwrap();
+            let log = open(dir.path(), SyncPolicy::EveryCommit, &Options::default()).unwrap();
+            let load = Load { window, ..*load };
+            let outcome = run(&Ringlog::new(log.clone(), durability), dir.path(), &load).unwrap();
+            if outcome.records > 100 || window > Duration::from_secs(60) {
+                return (log, dir, outcome);
+            }
+            window *= 4;
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ringlog_bench::measurement::{Class, Measurement, decode};
 use support::{PROGRAM, assert_empty, lines, text};
 
 fn compare(dir: &Path, arguments: &[&str]) -> Output {
-    support::bench("compare", dir, Some("0.2"), arguments)
+    support::bench("compare", dir, "0.5", arguments)
 }
 
 fn check(line: &Measurement, dir: &Path, mode: &str, class: Class) {
@@ -175,8 +175,8 @@ fn histograms_of_all_rounds_are_left_where_they_are_wanted() {
     let path = hdr_path.to_str().unwrap();
     let more = ["--modes", "synced", "--hdr", path, "--name", "a run", "--max-bytes", "25600"];
     // The bytes end it, long before.
-    let more = [&more[..], &["--json", "-", "--seconds", "300"]].concat();
-    let done = support::bench("compare", dir.path(), None, &more);
+    let more = [&more[..], &["--json", "-"]].concat();
+    let done = support::bench("compare", dir.path(), "300", &more);
     assert!(done.status.success(), "{}", text(&done.stderr));
     let mut files: Vec<String> = std::fs::read_dir(&hdr_path)
         .unwrap()

@@ -11,13 +11,10 @@ use serde_json::Value;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringlog-bench");
 
-/// A subcommand in `dir`, at its smallest: one round, of so many seconds if they are not among the
-/// arguments.
-pub fn bench(command: &str, dir: &Path, seconds: Option<&str>, arguments: &[&str]) -> Output {
+/// One round of a subcommand in `dir`, of so many seconds a measurement.
+pub fn bench(command: &str, dir: &Path, seconds: &str, arguments: &[&str]) -> Output {
     Command::new(PROGRAM)
-        .args([command, "--rounds", "1"])
-        .args(seconds.map(|seconds| format!("--seconds={seconds}")))
-        .arg("--dir")
+        .args([command, "--rounds", "1", "--seconds", seconds, "--dir"])
         .arg(dir)
         .args(arguments)
         .stdin(Stdio::null())
