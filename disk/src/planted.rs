@@ -105,6 +105,7 @@ bugs! {
     HideLostRecords: "a reader passes over lost records without a word",
     RepeatRecords: "a reader gives records before the one that was asked for",
     ReadTrimmedRecords: "a reader gives records that were trimmed",
+    EndAtTrimmedRest: "a reader ends without a word where the rest was trimmed under it",
     ReadBackwardsTooShort: "a reader that goes backwards passes over the last batch of a segment",
     LoseFollowerWake: "followers are not woken",
     FollowLooksOnce: "a follower that is polled does not look again once it has left its waker",

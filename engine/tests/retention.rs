@@ -53,13 +53,22 @@ fn a_slow_reader_finishes_its_segment_while_the_log_turns_over() {
         let record = slow.next().unwrap().unwrap();
         assert_eq!((record.offset(), offset_in(record.payload())), (Offset(expected), expected));
     }
-    // Then it goes on with what there is, or was proven durable when it was made.
+    // Then it says that the rest was trimmed, although it was made before all of what there is now.
+    let mut next = 8;
     for item in slow.by_ref() {
         match item {
-            Ok(record) => assert_eq!(offset_in(record.payload()), record.offset().0),
-            Err(error) => assert!(matches!(error, ReadError::Trimmed { .. }), "{error:?}"),
+            Ok(record) => {
+                assert_eq!((offset_in(record.payload()), record.offset().0), (next, next));
+                next += 1;
+            }
+            Err(ReadError::Trimmed { first }) => {
+                assert!(first.0 > next, "{first:?} at {next}");
+                next = first.0;
+            }
+            Err(error) => panic!("{error}"),
         }
     }
+    assert_eq!(next, 32 * 8);
     drop(slow);
     log.retain(retention).unwrap(); // what is due comes before what is asked for
     let first = (32 - 2) * 8;
@@ -69,6 +78,35 @@ fn a_slow_reader_finishes_its_segment_while_the_log_turns_over() {
     assert_eq!(reader.next().unwrap().unwrap().offset(), Offset(first));
     log.close().unwrap();
     assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+}
+
+/// Nothing of the stream is left that could tell by its offset what is missing.
+#[test]
+fn a_reader_whose_rest_was_trimmed_to_the_last_record_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention { max_segments: Some(2), ..Retention::default() };
+    let log = Log::open(dir.path(), Options { retention, ..options() }).unwrap();
+    let [stream, other] = ["s", "other"].map(|name| log.stream(name).unwrap());
+    fill(&log, &stream, 2, 8);
+    let mut ways = [stream.read(..), stream.read(..Offset(12)), stream.read(Offset(5)..)];
+    let read = |reader: &mut ringlog::Reader, count: usize| {
+        reader.by_ref().take(count).map(|item| item.unwrap().offset().0).collect::<Vec<_>>()
+    };
+    let [all, bounded, later] = ways.each_mut().map(|way| way.as_mut().unwrap());
+    assert_eq!(read(all, 1), [0]);
+    assert_eq!(read(bounded, 1), [0]);
+    assert_eq!(read(later, 1), [5]);
+    fill(&log, &other, 8, 8);
+    assert_eq!(read(all, 7), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(read(bounded, 7), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(read(later, 2), [6, 7]);
+    for reader in [all, bounded, later] {
+        let expected = ReadError::Trimmed { first: Offset(16) };
+        assert_eq!(reader.next().unwrap().unwrap_err(), expected);
+        assert!(reader.next().is_none());
+    }
+    drop(ways);
+    log.close().unwrap();
 }
 
 #[test]

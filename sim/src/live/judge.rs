@@ -274,7 +274,12 @@ impl OneStream<'_> {
         if at != self.seen.next && self.found.unread.is_empty() {
             findings.reordered += 1;
             let next = self.seen.next;
-            findings.tell(format!("{}: records end at {at}, the stream at {next}", self.name));
+            findings.tell(format!(
+                "{}: records {} to {at}, the stream at {next} ({:?})",
+                self.name,
+                self.first(),
+                (&self.found.segments, &self.found.cut, self.found.life)
+            ));
         }
         let known = self.known().cloned().unwrap_or_default();
         let mut new = NewRecords::new(self, self.first() > known.next);

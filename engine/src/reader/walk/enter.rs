@@ -4,16 +4,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{DiskErrorKind, Done, Op};
 
 use super::{Jump, Open, Walk};
 use crate::error::{OpenError, ReadError};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::ids::{Lsn, SegmentId};
+use crate::ids::{Lsn, Offset, SegmentId};
 use crate::limits::BLOCK_BYTES;
 use crate::names;
 use crate::reader::kit::SEGMENT_FILE;
-use crate::recovery::{ask, load_manifest};
+use crate::recovery::{ask, load, load_manifest};
 use crate::shard::SegmentRef;
 use crate::window::Window;
 
@@ -27,6 +28,7 @@ impl Walk {
             // All of it was trimmed under the reader; what comes does not continue what it has read.
             self.at = self.bound;
             self.chain = None;
+            self.rest_went = !planted(Bug::EndAtTrimmedRest);
             if self.jump == Jump::None {
                 self.jump = Jump::Start;
             }
@@ -44,6 +46,10 @@ impl Walk {
         if segment.base_lsn > self.at || self.chain.is_none() {
             self.at = self.at.max(segment.base_lsn);
             self.chain = (self.at == segment.base_lsn).then_some(segment.chain_before);
+        }
+        if self.at >= self.bound {
+            self.rest_went = !planted(Bug::EndAtTrimmedRest);
+            return Ok(());
         }
         let Some(kit) = &mut self.kit else { return Ok(()) };
         let covered = end.unwrap_or(self.bound).min(self.bound);
@@ -171,6 +177,21 @@ impl Walk {
         self.at = self.at.max(first);
         self.chain = None;
         self.jump = Jump::Start;
+        self.rest_went = self.at >= self.bound && !planted(Bug::EndAtTrimmedRest);
+    }
+
+    /// What the stream's next offset was when the newest sealed segment was sealed: nothing of it
+    /// that was trimmed lies behind.
+    pub(super) fn catalogued_next(&mut self) -> Result<Offset, ReadError> {
+        let Some(kit) = &mut self.kit else { return Ok(self.next) };
+        match load(kit.disk.as_mut(), &self.reads.identity) {
+            Ok((_, streams)) => Ok(streams.next(self.stream)),
+            Err(OpenError::Corrupt(corruption)) => {
+                Err(ReadError::Corrupt { corruption, resumes_at: None })
+            }
+            Err(OpenError::Disk(error)) => Err(error.into()),
+            Err(_) => Ok(self.next),
+        }
     }
 
     /// For going backwards: opens a segment, to read batches at any place in it.

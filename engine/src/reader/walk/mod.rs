@@ -97,6 +97,8 @@ pub(crate) struct Walk {
     open: Option<Open>,
     batch: Batch,
     jump: Jump,
+    /// What was left to read was trimmed under this walk, to the last of it.
+    rest_went: bool,
     damage: Option<Corruption>,
 }
 
@@ -133,6 +135,7 @@ impl Walk {
                 copied_to: 0,
             },
             jump: Jump::Start,
+            rest_went: false,
             damage: None,
             reads,
         }
@@ -191,11 +194,24 @@ impl Walk {
                 }
             }
             if self.at >= self.bound {
+                if self.rest_went && self.bound < self.reads.published.durable() {
+                    self.bound = self.reads.published.durable(); // there the first one may lie
+                    continue;
+                }
                 return match self.damage.take() {
                     Some(corruption) => Err(ReadError::Corrupt { corruption, resumes_at: None }),
                     None if self.next < self.trimmed && !self.any_start => {
                         self.next = self.trimmed;
                         Err(ReadError::Trimmed { first: self.trimmed })
+                    }
+                    None if std::mem::take(&mut self.rest_went) && !self.any_start => {
+                        match self.catalogued_next()? {
+                            next if next > self.next => {
+                                self.next = next;
+                                Err(ReadError::Trimmed { first: next })
+                            }
+                            _ => Ok(Step::End),
+                        }
                     }
                     None => Ok(Step::End),
                 };
@@ -278,7 +294,7 @@ impl Walk {
             });
         }
         self.next = Offset(frame.offset.0 + 1);
-        self.any_start = false;
+        (self.any_start, self.rest_went) = (false, false);
         self.pass();
         let is_record = frame.kind.is_record();
         match is_record && self.batch.timestamp_ns >= self.since_ns {
