@@ -23,7 +23,7 @@ use crate::environment::{bytes_below, interrupted};
 use crate::percentile::new_histogram;
 
 /// Most bytes of a contender on disk.
-pub(crate) const DISK_BYTES_MAX: u64 = 2 << 30;
+pub const DISK_BYTES_MAX: u64 = 2 << 30;
 /// A run ends when it comes this near to the bound: what a fast disk writes between two looks.
 const DISK_BYTES_MARGIN: u64 = 256 << 20;
 /// How often the disk is looked at.
