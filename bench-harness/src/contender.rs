@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use ringlog::{AppendError, Durability, FullReason, Log, Receipt, ReceiptError, Stream};
+use serde::{Deserialize, Serialize};
 
 use crate::measurement::Class;
 use crate::percentile::new_histogram;
@@ -106,7 +107,7 @@ pub enum Refusal {
 }
 
 /// What a contender is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Its name.
     pub engine: String,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 use crate::environment::block_device;
 use crate::measurement::Class;
@@ -36,7 +37,7 @@ pub struct Counters {
 }
 
 /// What happened between two looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
     /// Flushes that the device has completed.
     pub flushes: Option<u64>,

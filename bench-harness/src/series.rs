@@ -68,7 +68,12 @@ pub struct Series {
 impl Series {
     /// No rounds yet.
     pub(crate) fn new(what: &str, unit: &str, bar: Bar) -> Self {
-        let [bench, what, unit] = ["figures", what, unit].map(str::to_owned);
+        Self::of("figures", what, unit, bar)
+    }
+
+    /// The same for another subcommand.
+    pub(crate) fn of(bench: &str, what: &str, unit: &str, bar: Bar) -> Self {
+        let [bench, what, unit] = [bench, what, unit].map(str::to_owned);
         Self { bench, what, unit, bar, ratio: None, rounds: Vec::new() }
     }
 
