@@ -42,6 +42,19 @@ enum Command {
     Rotate(rotate::Arguments),
     /// Measure the project's figures, each as a ratio to its floor, round by round
     Figures(figures::Arguments),
+    /// Measure what else one could keep a log in, beside ringlog
+    #[cfg(feature = "rivals")]
+    Rivals(crate::rivals::Arguments),
+    /// Measure what else one could keep a log in, beside ringlog (not built in)
+    #[cfg(not(feature = "rivals"))]
+    Rivals {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<std::ffi::OsString>,
+    },
+    /// One piece of work of `rivals`, in a process of its own
+    #[cfg(feature = "rivals")]
+    #[command(hide = true)]
+    RivalWork { order: String, answer: PathBuf },
     /// Fill a log until killed: the other half of the recovery figure
     #[command(hide = true)]
     FillUntilKilled {
@@ -94,6 +107,18 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Figures(arguments) => {
             figures::run(&arguments, &mut arguments.run.begin("figures")?)
         }
+        #[cfg(feature = "rivals")]
+        Command::Rivals(arguments) => {
+            crate::rivals::run(&arguments, &mut arguments.run.begin("rivals")?)
+        }
+        #[cfg(not(feature = "rivals"))]
+        Command::Rivals { rest: _ } => Err(Failure::Measuring(
+            "the rivals are not built in: cargo run --release -p bench-harness --features rivals -- \
+             rivals"
+                .to_owned(),
+        )),
+        #[cfg(feature = "rivals")]
+        Command::RivalWork { order, answer } => Ok(crate::rivals::work(&order, &answer)?),
         Command::FillUntilKilled { dir, bytes, io } => {
             Ok(filler::fill_until_killed(&dir, bytes, io.kind())?)
         }

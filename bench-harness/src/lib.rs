@@ -27,6 +27,8 @@ mod read;
 mod reads;
 mod recover;
 mod report;
+#[cfg(feature = "rivals")]
+mod rivals;
 mod rotate;
 mod run;
 mod scale;
