@@ -58,6 +58,8 @@ pub(crate) trait Rival: Contender + Sized {
     const NAME: &'static str;
     /// The version that is measured.
     const VERSION: &'static str;
+    /// Where a record is when an append that need not be durable returns.
+    const UNSYNCED: Class = Class::PageCache;
     /// From here on it is asked to throw away what is old; above what it prepares.
     const TRIM_ABOVE_BYTES: u64 = 1 << 30;
 
@@ -75,7 +77,7 @@ pub(crate) trait Rival: Contender + Sized {
 
     /// Facts of a rival, which returns when it has acknowledged and never lets anything wait.
     fn usual_facts(purpose: Purpose, mode: &str) -> Facts {
-        let class = if purpose.is_durable() { Class::Media } else { Class::PageCache };
+        let class = if purpose.is_durable() { Class::Media } else { Self::UNSYNCED };
         Facts::new(Self::NAME, Some(Self::VERSION), mode, class)
     }
 }

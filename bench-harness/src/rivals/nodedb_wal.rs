@@ -8,6 +8,7 @@ use nodedb_wal::writer::WalWriterConfig;
 use nodedb_wal::{DwbMode, RecordType, SegmentedWal, SegmentedWalConfig};
 
 use crate::contender::{Contender, Facts};
+use crate::measurement::Class;
 use crate::rivals::adapter::{Grouped, GroupedProducer, Purpose, Rival, Tally, say};
 use crate::rivals::group::Sink;
 
@@ -28,6 +29,8 @@ impl Sink for SegmentedWal {
 impl Rival for NodedbWal {
     const NAME: &'static str = "nodedb-wal";
     const VERSION: &'static str = "0.4.0";
+    /// It fills a buffer of 2 MiB.
+    const UNSYNCED: Class = Class::Memory;
 
     fn open(dir: &Path, purpose: Purpose) -> Result<Self, String> {
         let config = SegmentedWalConfig {

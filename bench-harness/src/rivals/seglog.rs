@@ -7,6 +7,7 @@ use seglog::read::Reader;
 use seglog::write::Writer;
 
 use crate::contender::{Contender, Facts};
+use crate::measurement::Class;
 use crate::rivals::adapter::{Grouped, GroupedProducer, Purpose, Rival, Tally, say};
 use crate::rivals::group::Sink;
 
@@ -77,6 +78,8 @@ impl Sink for Segments {
 impl Rival for Seglog {
     const NAME: &'static str = "seglog";
     const VERSION: &'static str = "0.3.6";
+    /// It fills a buffer of 16 KiB.
+    const UNSYNCED: Class = Class::Memory;
 
     fn open(dir: &Path, purpose: Purpose) -> Result<Self, String> {
         Ok(Self(Grouped::new(Segments::open(dir)?, purpose)))
