@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::op::{DiskError, DiskErrorKind};
+use crate::planted::{Bug, planted};
 use crate::sync::ArrayQueue;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
@@ -54,7 +55,9 @@ impl Arena {
             return None;
         }
         // Acquires what the last user wrote, as the queue does.
-        let index = self.warm.swap(NONE, Ordering::Acquire);
+        let unordered = planted(Bug::TakeBlockUnordered);
+        let order = if unordered { Ordering::Relaxed } else { Ordering::Acquire };
+        let index = self.warm.swap(NONE, order);
         (index != NONE).then_some(index)
     }
 }
@@ -441,6 +444,32 @@ mod tests {
             }
         });
         assert_eq!(pool.available(), 3);
+    }
+
+    /// Nothing but the way of the block orders the two: for whoever looks at that (Miri,
+    /// ThreadSanitizer).
+    #[test]
+    fn who_takes_a_block_comes_after_its_last_user() {
+        let (pool, back) = (BlockPool::new(1, 4096).unwrap(), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                pool.take().unwrap().fill(1);
+                back.store(1, Ordering::Relaxed);
+            });
+            scope.spawn(|| {
+                while back.load(Ordering::Relaxed) == 0 {
+                    std::thread::yield_now();
+                }
+                let mut block = loop {
+                    match pool.take() {
+                        Some(block) => break block,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                assert_eq!(block[..], [1; 4096]);
+                block.fill(2);
+            });
+        });
     }
 
     #[test]

@@ -7,16 +7,23 @@
 //! `ringlog-sim mutants` runs the tests against each of them; see `docs/mutants.md`.
 
 macro_rules! bugs {
-    ($($bug:ident: $what:literal,)*) => {
+    ($($bug:ident: $what:literal,)*; $($unseen:ident: $unseen_what:literal,)*) => {
         /// The bugs, each by its name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Bug {
             $(#[doc = $what] $bug,)*
+            $(#[doc = $unseen_what] $unseen,)*
         }
 
-        /// Every bug: itself, its name, and what it does.
+        /// Every bug that a test can notice: itself, its name, and what it does.
         #[cfg(feature = "__mutants")]
         pub const BUGS: &[(Bug, &str, &str)] = &[$((Bug::$bug, stringify!($bug), $what),)*];
+
+        /// The bugs of unsafe code that no wrong answer shows: only a sanitizer notices them
+        /// (`scripts/ci-sanitizers.sh`).
+        #[cfg(feature = "__mutants")]
+        pub const UNSEEN_BUGS: &[(Bug, &str, &str)] =
+            &[$((Bug::$unseen, stringify!($unseen), $unseen_what),)*];
     };
 }
 
@@ -138,6 +145,10 @@ bugs! {
     HideBufferedWrites: "nobody is told that direct I/O on tmpfs is none",
     ShareTheLock: "two processes may hold the lock of a log",
     KeepStaleDescriptor: "the ring goes on with the file that had this id before",
+    ;
+    TakeBlockUnordered: "who takes a block does not wait for what its last user has written",
+    ReadClosedDirectory: "a name in a directory is read after the directory was closed",
+    LeakDirectory: "a directory that was listed is never closed",
 }
 
 /// Whether a bug is at work: in an ordinary build, never.
@@ -156,7 +167,7 @@ pub fn planted(bug: Bug) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
     let choose = || {
         let name = std::env::var("RINGLOG_MUTANT").ok()?;
-        let known = BUGS.iter().find(|(_, known, _)| *known == name);
+        let known = BUGS.iter().chain(UNSEEN_BUGS).find(|(_, known, _)| *known == name);
         let Some((bug, ..)) = known else { panic!("RINGLOG_MUTANT: no bug is called {name:?}") };
         Some(*bug)
     };

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::op::Slice;
+use crate::planted::{Bug, planted};
 
 /// An error number.
 pub(crate) type Errno = i32;
@@ -352,6 +353,9 @@ pub(crate) fn entries(dir: BorrowedFd<'_>) -> Result<Vec<std::ffi::CString>, Err
     struct Stream(*mut libc::DIR);
     impl Drop for Stream {
         fn drop(&mut self) {
+            if planted(Bug::LeakDirectory) {
+                return;
+            }
             // SAFETY: a stream that fdopendir returned, closed once.
             unsafe { libc::closedir(self.0) };
         }
@@ -383,6 +387,11 @@ pub(crate) fn entries(dir: BorrowedFd<'_>) -> Result<Vec<std::ffi::CString>, Err
         }
         // SAFETY: readdir returned a valid entry, which lives until the next call.
         let name_at = unsafe { (&raw const (*entry).d_name).cast() };
+        if planted(Bug::ReadClosedDirectory) {
+            drop(stream);
+            // SAFETY: none, that is the bug.
+            return Ok(vec![unsafe { CStr::from_ptr(name_at) }.to_owned()]);
+        }
         // SAFETY: the name in an entry is NUL-terminated.
         let name = unsafe { CStr::from_ptr(name_at) };
         if name != c"." && name != c".." {
