@@ -13,7 +13,8 @@ target=${CARGO_TARGET_DIR:-target}
 timeout --kill-after=10 1200 "$target/release/ringlog-sim" mutants --json "$scratch/rows" "$@"
 
 # The names are in the build with the bugs, so they would be seen in the other one.
-grep -o '"name": "[A-Za-z]*"' "$scratch/rows" | sed 's/.*: "//; s/"//' >"$scratch/names"
+grep -o '"name": "[A-Za-z]*"' "$scratch/rows" | sed 's/.*: "//; s/"//' |
+    sort -u >"$scratch/names"
 grep -aoF -f "$scratch/names" "$target/debug/ringlog-sim" | sort -u >"$scratch/planted"
 if [ "$(wc -l <"$scratch/planted")" -lt "$(wc -l <"$scratch/names")" ]; then
     echo "WRONG: the build with the bugs does not tell their names"

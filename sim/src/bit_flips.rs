@@ -45,13 +45,28 @@ pub struct Size {
     pub seed: u64,
     /// Every so many bits; 1 for each.
     pub stride: u64,
+    /// Only those of the bits with these numbers, counted through all files.
+    pub from: u64,
+    /// Where they end.
+    pub until: u64,
+    /// Ends with the first flip that is judged wrong.
+    pub until_wrong: bool,
     /// For a test of this suite: nothing may be silent, not even where nothing is stored.
     pub expects_too_much: bool,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { bytes: 128 << 10, threads: 2, seed: 1, stride: 1, expects_too_much: false }
+        Self {
+            bytes: 128 << 10,
+            threads: 2,
+            seed: 1,
+            stride: 1,
+            from: 0,
+            until: u64::MAX,
+            until_wrong: false,
+            expects_too_much: false,
+        }
     }
 }
 
@@ -168,7 +183,7 @@ struct Log {
 pub fn run(size: Size) -> Result<Report, String> {
     let start = Instant::now();
     let log = Log::make(size)?;
-    let next = AtomicU64::new(0);
+    let next = AtomicU64::new(size.from);
     let ends: Vec<u64> = log
         .regions
         .iter()
@@ -177,7 +192,7 @@ pub fn run(size: Size) -> Result<Report, String> {
             Some(*end)
         })
         .collect();
-    let bits = ends.last().copied().unwrap_or(0);
+    let bits = ends.last().copied().unwrap_or(0).min(size.until);
     let report: Mutex<Report> = Mutex::default();
     let name_of = |region: &Region| format!("{} {:?}", region.file, region.kind);
     std::thread::scope(|scope| {
@@ -193,18 +208,22 @@ pub fn run(size: Size) -> Result<Report, String> {
                         break;
                     }
                     let until = (from + 64 * size.stride).min(bits);
-                    for bit in (from..until).step_by(size.stride as usize) {
-                        let at = ends.partition_point(|end| *end <= bit);
+                    for number in (from..until).step_by(size.stride as usize) {
+                        let at = ends.partition_point(|end| *end <= number);
                         let before = if at == 0 { 0 } else { ends[at - 1] };
                         let region = &log.regions[at];
-                        let bit = region.range.start * 8 + bit - before;
+                        let bit = region.range.start * 8 + number - before;
                         mine.flips += 1;
                         match log.flip(region, bit, &memory, size.expects_too_much) {
                             Ok(outcome) => counts[at][outcome as usize] += 1,
                             Err(wrong) => {
                                 mine.wrong += 1;
+                                if size.until_wrong {
+                                    next.store(bits, Ordering::Relaxed);
+                                }
                                 let (byte, bit) = (bit / 8, bit % 8);
                                 let place = format!("{} byte {byte} bit {bit}", name_of(region));
+                                let place = format!("bit {number}, {place}");
                                 mine.findings.push(format!("{place}: {wrong}"));
                                 mine.findings.truncate(TOLD);
                             }
@@ -234,7 +253,8 @@ pub fn run(size: Size) -> Result<Report, String> {
     let of_sealed = report.regions.iter().filter(|(name, _)| name.starts_with(&sealed));
     report.segment_bits = of_sealed.map(|(_, counts)| counts.iter().sum::<u64>()).sum();
     report.seconds = start.elapsed().as_secs_f64();
-    if report.flips < bits / size.stride {
+    let ended = size.until_wrong && report.wrong > 0;
+    if !ended && report.flips < bits.saturating_sub(size.from) / size.stride {
         return Err(format!("{} of {bits} bits were flipped: no memory", report.flips));
     }
     Ok(report)

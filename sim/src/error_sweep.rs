@@ -57,12 +57,13 @@ fn calm() -> Setup {
     Setup { calm: true, ..Setup::default() }
 }
 
-/// Sweeps the history of a seed: each operation, each error, once and from then on.
-pub fn sweep(seed: u64, memories: &mut Memories) -> Swept {
+/// Sweeps the history of a seed: each operation, each error, once and from then on; or, if so
+/// wanted, only until something is wrong.
+pub fn sweep(seed: u64, until_wrong: bool, memories: &mut Memories) -> Swept {
     let mut swept = Swept { histories: 1, ..Swept::default() };
     let plain = run_with(seed, &calm(), memories);
     if let Some(wrong) = plain.wrong {
-        swept.wrong.push(format!("without an error: {wrong}"));
+        swept.wrong.push(format!("{wrong} (without an error)"));
         return swept;
     }
     for (life, parts) in plain.operations.iter().enumerate() {
@@ -72,6 +73,9 @@ pub fn sweep(seed: u64, memories: &mut Memories) -> Swept {
                 for nth in 1..=count {
                     for error in ERRORS {
                         for when in [When::Nth(nth), When::From(nth)] {
+                            if until_wrong && !swept.wrong.is_empty() {
+                                return swept;
+                            }
                             swept.one(seed, (life, opening, class, when), error, memories);
                         }
                     }
@@ -99,7 +103,7 @@ impl Swept {
         if let Some(wrong) = wrong {
             let part = if opening { "opening" } else { "running" };
             let place = format!("life {life}, {part}, {class:?} {when:?}: {name}");
-            self.wrong.push(format!("{place}: {wrong}"));
+            self.wrong.push(format!("{wrong} ({place})"));
         }
     }
 }

@@ -11,6 +11,7 @@ const SMALL: Size = Size {
     random: 2,
     subsets_max: 1 << 8,
     one_in: 60,
+    until_wrong: false,
     claims_too_much: false,
 };
 

@@ -105,7 +105,7 @@ fn a_history_that_goes_wrong_is_noticed_and_made_small() {
 
 #[test]
 fn every_operation_of_a_history_meets_every_error() {
-    let swept = sweep(1, &mut Memories::default());
+    let swept = sweep(1, false, &mut Memories::default());
     assert_eq!(swept.wrong, [""; 0]);
     assert!(swept.runs >= 20 * swept.operations && swept.operations > 20, "{swept:?}");
     assert!(swept.struck > swept.runs / 2, "{swept:?}");

@@ -580,7 +580,8 @@ pub struct Content {
 pub fn decode(file: &[u8], log: LogId, shard: u16, segment: SegmentId) -> Result<Content, Refused> {
     let header = IndexHeader::decode(file, log, shard, segment)?;
     let layout = header.layout();
-    if file.len() as u64 != layout.pages.saturating_mul(PAGE_BYTES as u64) {
+    let bytes = layout.pages.saturating_mul(PAGE_BYTES as u64);
+    if file.len() as u64 != bytes && !planted(Bug::TrustIndexLength) {
         return Refused::damaged(format!(
             "an index of {} bytes where {} pages belong",
             file.len(),

@@ -198,6 +198,11 @@ pub(crate) fn scan_watched(
     pool: &BlockPool,
     (purpose, watch): (Purpose, Option<&Watch>),
 ) -> Result<Tail, OpenError> {
+    let purpose = match purpose {
+        Purpose::Look if planted(Bug::DoubtTheWriter) => Purpose::Write,
+        Purpose::Write if planted(Bug::ReadEndOnce) => Purpose::Look,
+        purpose => purpose,
+    };
     let (start, chain) = manifest.sealed_end();
     let tail = Tail {
         end: start,

@@ -1,10 +1,12 @@
 //! Every bit of a closed log flipped once.
 
+use std::ops::Range;
 use std::process::ExitCode;
 
 use ringlog_sim::bit_flips::{Size, run};
 
 use super::code;
+use super::histories::range;
 
 /// How much is run.
 #[derive(clap::Args)]
@@ -21,16 +23,24 @@ pub(crate) struct Args {
     /// Flip every so many bits only.
     #[arg(long, value_name = "N", default_value_t = 1)]
     stride: u64,
+    /// Flip only the bits with these numbers, as a report tells them.
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    bits: Option<Range<u64>>,
+    /// End with the first that is wrong.
+    #[arg(long)]
+    until_wrong: bool,
 }
 
 pub(crate) fn run_suite(args: &Args) -> ExitCode {
-    let Args { bytes, threads, seed, stride } = *args;
+    let Args { bytes, threads, seed, stride, until_wrong, .. } = *args;
+    let Range { start: from, end: until } = args.bits.clone().unwrap_or(0..u64::MAX);
     if !bytes.is_multiple_of(4096) || !(64 << 10..=64 << 20).contains(&bytes) || stride == 0 {
         println!("--bytes is a multiple of 4096 from 65536 on, --stride at least 1");
         return ExitCode::from(2);
     }
     println!("a sealed segment of {bytes} bytes, seed {seed}");
-    match run(Size { bytes, threads, seed, stride, ..Size::default() }) {
+    let size = Size { bytes, threads, seed, stride, from, until, until_wrong, ..Size::default() };
+    match run(size) {
         Ok(report) => {
             for finding in &report.findings {
                 println!("WRONG: {finding}");

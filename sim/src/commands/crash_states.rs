@@ -22,6 +22,12 @@ pub(crate) struct Args {
     /// Decides sizes, orders and samples.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
+    /// Take one state in so many, for a quick look.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    one_in: u64,
+    /// End with the first that is wrong.
+    #[arg(long)]
+    until_wrong: bool,
     /// Run this one task of a report again, and no other.
     #[arg(long, value_name = "T")]
     task: Option<u64>,
@@ -34,6 +40,8 @@ pub(crate) fn run_suite(args: &Args) -> ExitCode {
         at_most: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         threads: args.threads,
         seed: args.seed,
+        one_in: args.one_in,
+        until_wrong: args.until_wrong,
         ..Size::default()
     };
     let report = match args.task {

@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// How many run side by side.
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: usize,
+    /// End with the first that is wrong.
+    #[arg(long)]
+    until_wrong: bool,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -35,8 +38,12 @@ pub(crate) fn run(args: &Args) -> ExitCode {
                 ringlog_disk::keep_mappings(KEPT_MAPPINGS);
                 let mut memories = Memories::default();
                 while runs.load(Ordering::Relaxed) < args.runs {
-                    let swept = sweep(next.fetch_add(1, Ordering::Relaxed), &mut memories);
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let swept = sweep(seed, args.until_wrong, &mut memories);
                     runs.fetch_add(swept.runs, Ordering::Relaxed);
+                    if args.until_wrong && !swept.wrong.is_empty() {
+                        runs.fetch_max(args.runs, Ordering::Relaxed);
+                    }
                     swept.wrong.iter().for_each(|wrong| println!("{wrong}"));
                     if let Ok(mut sum) = sum.lock() {
                         sum.add(swept);

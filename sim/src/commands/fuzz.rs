@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use ringlog_sim::Rng;
-use ringlog_sim::fuzz::{TARGETS, Target, replay, seeds};
+use ringlog_sim::fuzz::{TARGETS, Target, inputs, replay, seeds};
 
 use super::code;
 
@@ -28,6 +28,13 @@ enum What {
     },
     /// Run every target on the inputs in DIR/NAME.
     Replay {
+        /// Directories of such directories.
+        dirs: Vec<PathBuf>,
+    },
+    /// Run one target on its inputs in DIR/TARGET, to the first that is wrong.
+    Kept {
+        /// The name of the target.
+        target: String,
         /// Directories of such directories.
         dirs: Vec<PathBuf>,
     },
@@ -58,6 +65,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         What::Replay { dirs } => dirs.iter().try_for_each(|dir| {
             replay(dir).map(|counts| println!("{}: {counts:?}", dir.display()))
         }),
+        What::Kept { target, dirs } => kept(target, dirs),
         What::One { target, file } => std::fs::read(file).map(|input| {
             named(Some(target)).for_each(|(_, run)| run(&input));
         }),
@@ -74,6 +82,28 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn named(name: Option<&str>) -> impl Iterator<Item = Target> {
     TARGETS.into_iter().filter(move |(known, _)| name.is_none_or(|name| name == *known))
+}
+
+/// Tells the input that is wrong, and fails.
+fn kept(target: &str, dirs: &[PathBuf]) -> std::io::Result<()> {
+    let (mut files, mut wrong) = (Vec::new(), None);
+    for dir in dirs {
+        files.extend(inputs(target, dir)?);
+    }
+    for (name, run) in named(Some(target)) {
+        wrong = files.iter().find(|file| {
+            std::fs::read(file)
+                .map_or(true, |input| std::panic::catch_unwind(|| run(&input)).is_err())
+        });
+        println!("{name}: {} inputs", files.len());
+    }
+    match wrong {
+        None => Ok(()),
+        Some(file) => {
+            println!("WRONG: {}", file.display());
+            Err(std::io::Error::other(format!("{target}: a promise is broken")))
+        }
+    }
 }
 
 fn random((name, run): Target, runs: u64, seed: u64) {

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     until_wrong: bool,
 }
 
-fn range(text: &str) -> Result<Range<u64>, String> {
+pub(super) fn range(text: &str) -> Result<Range<u64>, String> {
     let parts = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
     parts.ok_or_else(|| "a range looks like 0..1000".to_owned())
 }

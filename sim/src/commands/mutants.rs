@@ -70,14 +70,17 @@ fn try_run(args: &Args) -> Result<bool, String> {
     }
     let survivors: Vec<&Row> = summary.survivors().collect();
     for row in &survivors {
-        println!("SURVIVES: {}: {}", row.name, row.what);
+        let layer = row.control.as_deref().unwrap_or("all layers");
+        println!("SURVIVES {layer}: {}: {}", row.name, row.what);
     }
     for what in &summary.unsound {
         println!("WRONG: {what}");
     }
     let (all, killed) = (summary.rows.len(), summary.rows.len() - survivors.len());
+    let controls = summary.rows.iter().filter(|row| row.control.is_some()).count();
     let slowest = summary.rows.iter().map(|row| row.seconds).fold(0.0, f64::max);
-    println!("{:>22}: {all}", "mutants");
+    println!("{:>22}: {}", "mutants", all - controls);
+    println!("{:>22}: {controls}", "controls of layers");
     println!("{:>22}: {killed}", "killed");
     println!("{:>22}: {slowest:.1}", "seconds, the slowest");
     println!("{:>22}: {}", "fails without a bug", summary.unsound.len());

@@ -252,6 +252,9 @@ impl Look {
     }
 
     fn state(&mut self, fate: &Fate, kept: &[bool], claimed: u64, claim: &Claim) {
+        if self.size.until_wrong && self.counts.wrong > 0 {
+            return;
+        }
         let key = fate.key(kept);
         if !mix(key).is_multiple_of(self.size.one_in.max(1)) {
             return;
@@ -279,6 +282,9 @@ impl Look {
         let state = fate.state(kept);
         if let Err(wrong) = self.opening.check(&state, claim, then) {
             self.counts.wrong += 1;
+            if self.size.until_wrong {
+                self.stop.now(self.size.states);
+            }
             if self.wrong.len() < TOLD {
                 let kept: String = kept.iter().map(|kept| if *kept { '1' } else { '0' }).collect();
                 let moment = self.counts.moments;

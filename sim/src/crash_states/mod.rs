@@ -46,6 +46,8 @@ pub struct Size {
     pub subsets_max: usize,
     /// Takes one state in so many, for a quick look; 1 for all.
     pub one_in: u64,
+    /// Ends with the first state that is judged wrong.
+    pub until_wrong: bool,
     /// For a test of this suite: the ledger claims one acknowledgement more than there was.
     pub claims_too_much: bool,
 }
@@ -60,6 +62,7 @@ impl Default for Size {
             random: 64,
             subsets_max: 1 << 16,
             one_in: 1,
+            until_wrong: false,
             claims_too_much: false,
         }
     }
@@ -112,6 +115,11 @@ impl Stop {
         self.states.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Ends a run of so many.
+    fn now(&self, states: u64) {
+        self.states.fetch_max(states, Ordering::Relaxed);
+    }
+
     fn is_enough(&self, states: u64) -> bool {
         self.states.load(Ordering::Relaxed) >= states
             || self.at.is_some_and(|at| Instant::now() >= at)
@@ -133,6 +141,9 @@ pub fn run(size: Size) -> Report {
                 while !stop.is_enough(size.states) {
                     let task = next.fetch_add(1, Ordering::Relaxed);
                     let (name, seed, counts, wrong) = workloads::run(task, size, &stop);
+                    if size.until_wrong && counts.wrong > 0 {
+                        stop.now(size.states);
+                    }
                     if let Ok(mut report) = report.lock() {
                         report.counts.add(&counts);
                         report.workloads.push((name, seed, counts));

@@ -18,7 +18,7 @@ mod recovery;
 mod seeds;
 mod segment;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use differential::differential;
 pub use files::files;
@@ -42,6 +42,20 @@ pub const TARGETS: [Target; 8] = [
     ("files", files),
 ];
 
+/// The inputs kept for a target in `dir/NAME/`, in order; none, where there is no such directory.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn inputs(name: &str, dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut inputs: Vec<_> = match std::fs::read_dir(dir.join(name)) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    inputs.sort();
+    Ok(inputs)
+}
+
 /// Runs every target on the inputs kept in `dir/NAME/`, and gives how many there were of each.
 ///
 /// # Errors
@@ -49,14 +63,7 @@ pub const TARGETS: [Target; 8] = [
 pub fn replay(dir: &Path) -> std::io::Result<Vec<(&'static str, usize)>> {
     let mut counts = Vec::new();
     for (name, target) in TARGETS {
-        let mut inputs: Vec<_> = match std::fs::read_dir(dir.join(name)) {
-            Ok(entries) => {
-                entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        inputs.sort();
+        let inputs = inputs(name, dir)?;
         for path in &inputs {
             let _told = Told(path);
             target(&std::fs::read(path)?);

@@ -78,10 +78,20 @@ pub(super) fn reseal_batch(bytes: &mut [u8], shard: u16, seed: Option<u32>) {
     }
 }
 
-/// One batch. The first byte says which checksums and lengths are made to fit.
+/// Flips one bit.
+fn flip(bytes: &mut [u8], bit: u32) {
+    let count = bytes.len();
+    if let Some(byte) = bytes.get_mut(bit as usize / 8 % count.max(1)) {
+        *byte ^= 1 << (bit % 8);
+    }
+}
+
+/// One batch. The first byte says which checksums and lengths are made to fit, and whether a bit of
+/// what fits is flipped.
 pub fn batch(data: &[u8]) {
     let mut input = Input(&data[..data.len().min(INPUT_BYTES_MAX)]);
     let fix = input.u8();
+    let flipped = (fix & 16 != 0).then(|| input.u32());
     let mut bytes = input.0.to_vec();
     if fix & 1 != 0 {
         bytes.resize(bytes.len().max(reference::HEADER_BYTES), 0);
@@ -99,6 +109,9 @@ pub fn batch(data: &[u8]) {
     let seed = reference::header_seed(&LOG, SHARD, SEGMENT);
     if fix & 4 != 0 {
         reseal_batch(&mut bytes, SHARD, (fix & 8 != 0).then_some(seed));
+    }
+    if let Some(bit) = flipped {
+        flip(&mut bytes, bit);
     }
     let lsn = if bytes.len() < 16 { 0 } else { get_u64(&bytes, 8) };
     check_batch(&bytes, Lsn(lsn), seed);

@@ -4,9 +4,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::Mutant;
 use super::build::{Built, Program};
 use super::watch::{Ran, watch};
+use super::{Mutant, root};
 
 /// How a layer is run.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,14 @@ enum Kind {
     Histories,
     /// Tests of cargo.
     Tests,
+    /// Errors in short histories, by their seeds, from 0 on.
+    Errors,
+    /// A sample of the states that power cuts may leave of each workload.
+    CrashStates,
+    /// A sample of the bits of a closed log.
+    BitFlips,
+    /// A fuzz target, on the inputs that are kept for it.
+    Fuzz(&'static str),
 }
 
 /// One layer.
@@ -27,13 +35,17 @@ pub struct Layer {
     kind: Kind,
 }
 
+const fn sim(name: &'static str, kind: Kind) -> Layer {
+    Layer { name, program: Program::Sim, kind }
+}
+
 const fn tests(name: &'static str, program: Program) -> Layer {
     Layer { name, program, kind: Kind::Tests }
 }
 
 /// All of them.
 pub const LAYERS: &[Layer] = &[
-    Layer { name: "histories", program: Program::Sim, kind: Kind::Histories },
+    sim("histories", Kind::Histories),
     tests("rules", Program::Tests("sim", "engine")),
     tests("engine", Program::Beside("engine")),
     tests("disk", Program::Beside("disk")),
@@ -48,12 +60,32 @@ pub const LAYERS: &[Layer] = &[
     tests("format", Program::Tests("engine", "format")),
     tests("index format", Program::Tests("engine", "index_format")),
     tests("golden", Program::Tests("engine", "golden")),
+    sim("errors", Kind::Errors),
+    sim("crash states", Kind::CrashStates),
+    sim("bit flips", Kind::BitFlips),
+    sim("fuzz batch", Kind::Fuzz("batch")),
+    sim("fuzz segment", Kind::Fuzz("segment")),
+    sim("fuzz manifest", Kind::Fuzz("manifest")),
+    sim("fuzz small", Kind::Fuzz("small")),
+    sim("fuzz index", Kind::Fuzz("index")),
+    sim("fuzz recovery", Kind::Fuzz("recovery")),
+    sim("fuzz differential", Kind::Fuzz("differential")),
+    sim("fuzz files", Kind::Fuzz("files")),
 ];
 
 /// The tests of one program may take as long.
 const SEARCH: Duration = Duration::from_secs(60);
 /// So many histories at most: an end for a process that nobody watches any more.
 const SEEDS: u64 = 20_000;
+/// So many runs with an error, at most.
+const ERROR_RUNS: u64 = 20_000;
+/// So many states, at most; and the sample, by which each workload is tried soon.
+const STATES: &str = "30000";
+const ONE_STATE_IN: &str = "31";
+/// One bit in so many: no multiple of anything in the format.
+const ONE_BIT_IN: u64 = 61;
+/// Where the inputs of the fuzz targets are kept.
+const KEPT: [&str; 2] = ["fuzz/regressions", "fuzz/corpus"];
 
 /// The bugs that are built in.
 ///
@@ -73,7 +105,7 @@ impl Layer {
     pub(super) fn search_limit(&self, limit: Duration) -> Duration {
         match self.kind {
             Kind::Histories => limit,
-            Kind::Tests => limit.max(SEARCH),
+            _ => limit.max(SEARCH),
         }
     }
 
@@ -89,17 +121,44 @@ impl Layer {
         limit: Duration,
     ) -> Result<Ran, String> {
         let mut command = Command::new(built.path(self.program)?);
-        command.env_remove("RINGLOG_MUTANT");
+        command.current_dir(root()).env_remove("RINGLOG_MUTANT");
         if let Some(name) = mutant {
             command.env("RINGLOG_MUTANT", name);
         }
+        let numbered = |word: &str| -> Option<u64> { detail?.strip_prefix(word)?.parse().ok() };
         match self.kind {
             Kind::Histories => {
-                let seed = detail.and_then(|detail| detail.strip_prefix("seed ")?.parse().ok());
-                let seeds = seed.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
+                let seeds = numbered("seed ").map_or(0..SEEDS, |seed| seed..seed + 1);
                 command.args(["--threads", "1", "--until-wrong", "--seeds"]);
                 command.arg(format!("{}..{}", seeds.start, seeds.end));
                 watch(command, limit, wrong_seed)
+            }
+            Kind::Errors => {
+                let (seed, runs) = numbered("seed ").map_or((0, ERROR_RUNS), |seed| (seed, 1));
+                command.args(["errors", "--threads", "1", "--until-wrong"]);
+                command.args([format!("--seed={seed}"), format!("--runs={runs}")]);
+                watch(command, limit, wrong_seed)
+            }
+            Kind::CrashStates => {
+                command.args(["crash-states", "--threads", "1", "--until-wrong"]);
+                command.args(["--states", STATES, "--one-in", ONE_STATE_IN]);
+                command.args(numbered("task ").map(|task| format!("--task={task}")));
+                watch(command, limit, wrong_task)
+            }
+            Kind::BitFlips => {
+                command.args(["bit-flips", "--threads", "1", "--until-wrong"]);
+                command.arg(match numbered("bit ") {
+                    Some(bit) => format!("--bits={bit}..{}", bit + 1),
+                    None => format!("--stride={ONE_BIT_IN}"),
+                });
+                watch(command, limit, wrong_bit)
+            }
+            Kind::Fuzz(target) => {
+                match detail {
+                    Some(input) => command.args(["fuzz", "one", target, input]),
+                    None => command.args(["fuzz", "kept", target]).args(KEPT),
+                };
+                watch(command, limit, wrong_input)
             }
             Kind::Tests => {
                 command.arg("--test-threads=2");
@@ -116,6 +175,25 @@ fn wrong_seed(line: &str) -> Option<String> {
     seed.parse::<u64>().ok().map(|seed| format!("seed {seed}"))
 }
 
+/// `WRONG: a workload, task 3: …`
+fn wrong_task(line: &str) -> Option<String> {
+    let (_, rest) = line.strip_prefix("WRONG: ")?.split_once(", task ")?;
+    let task: u64 = rest.split_once(':')?.0.parse().ok()?;
+    Some(format!("task {task}"))
+}
+
+/// `WRONG: bit 17, …`
+fn wrong_bit(line: &str) -> Option<String> {
+    let (bit, _) = line.strip_prefix("WRONG: bit ")?.split_once(',')?;
+    bit.parse::<u64>().ok().map(|bit| format!("bit {bit}"))
+}
+
+/// `WRONG: fuzz/corpus/batch/seed-0123`
+fn wrong_input(line: &str) -> Option<String> {
+    let input = line.strip_prefix("WRONG: ")?;
+    input.starts_with("fuzz/").then(|| input.to_owned())
+}
+
 /// `test module::name ... FAILED`
 fn failed_test(line: &str) -> Option<String> {
     let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
@@ -130,6 +208,13 @@ mod tests {
     fn what_layers_say_is_understood() {
         assert_eq!(wrong_seed("seed 17: a record is gone"), Some("seed 17".to_owned()));
         assert_eq!(wrong_seed("             histories: 3"), None);
+        let line = "WRONG: killed and cut, task 7: state 3: O1: gone";
+        assert_eq!(wrong_task(line), Some("task 7".to_owned()));
+        assert_eq!(wrong_task("one of them again: … --task TASK"), None);
+        let line = "WRONG: bit 17, manifest Manifest byte 2 bit 1: silent";
+        assert_eq!(wrong_bit(line), Some("bit 17".to_owned()));
+        let line = "WRONG: fuzz/corpus/batch/seed-0123";
+        assert_eq!(wrong_input(line), Some("fuzz/corpus/batch/seed-0123".to_owned()));
         let line = "test recovery::a_torn_batch ... FAILED";
         assert_eq!(failed_test(line), Some("recovery::a_torn_batch".to_owned()));
         assert_eq!(failed_test("test recovery::a_torn_batch ... ok"), None);

@@ -7,9 +7,13 @@
 //! stands in `docs/mutants.md` and is tried first; after that come all [`layers`], in their order.
 //! What has killed something must pass without any bug, or it would prove nothing.
 //!
+//! Most bugs are noticed by the first layers, which says nothing of the others. So some layers have
+//! [`controls`]: bugs that they must notice by themselves, whatever else does.
+//!
 //! It may not know how the engine works, nor what a bug does.
 
 pub mod build;
+pub mod controls;
 pub mod layers;
 pub mod table;
 pub mod watch;
@@ -49,14 +53,14 @@ pub struct Mutant {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// A row for each bug that ran, in the order of the list.
+    /// A row for each bug that ran, in the order of the list; behind them, the controls.
     pub rows: Vec<Row>,
     /// What fails without any bug.
     pub unsound: Vec<String>,
 }
 
 impl Summary {
-    /// The bugs that nothing has noticed.
+    /// The bugs that nothing has noticed, or not the layer that has to.
     pub fn survivors(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.killer.is_none())
     }
@@ -73,22 +77,33 @@ pub fn run(plan: &Plan, say: &(dyn Fn(&Row) + Sync)) -> Result<Summary, String> 
     if let Some(name) = plan.only.iter().find(|name| all.iter().all(|one| one.name != **name)) {
         return Err(format!("no bug is called {name:?}"));
     }
-    let wanted: Vec<Mutant> = all
-        .into_iter()
-        .filter(|one| plan.only.is_empty() || plan.only.contains(&one.name))
-        .collect();
-    let recorded = |name: &str| known.iter().find(|row| row.name == name)?.killer.clone();
-    let first: Vec<Option<Killer>> =
-        wanted.iter().map(|mutant| recorded(&mutant.name).filter(|_| !plan.search)).collect();
-    let needed: Vec<&Layer> = LAYERS
+    let recorded = |name: &str, control: Option<&Layer>| {
+        let control = control.map(|layer| layer.name);
+        let is_it = |row: &&Row| row.name == name && row.control.as_deref() == control;
+        known.iter().find(is_it)?.killer.clone().filter(|_| !plan.search)
+    };
+    let mut wanted: Vec<Wanted> = all
         .iter()
-        .filter(|layer| {
-            let names = |killer: &Option<Killer>| {
-                killer.as_ref().is_none_or(|killer| killer.layer == layer.name)
-            };
-            first.iter().any(names)
+        .map(|mutant| Wanted {
+            mutant: mutant.clone(),
+            control: None,
+            first: recorded(&mutant.name, None),
         })
         .collect();
+    for (layer, name) in controls::all()? {
+        let mutant = all.iter().find(|mutant| mutant.name == name);
+        let mutant = mutant.ok_or_else(|| format!("{}: no bug is called {name:?}", layer.name))?;
+        let first = recorded(name, Some(layer));
+        wanted.push(Wanted { mutant: mutant.clone(), control: Some(layer), first });
+    }
+    wanted.retain(|one| plan.only.is_empty() || plan.only.contains(&one.mutant.name));
+    let needs = |one: &Wanted, layer: &Layer| match (one.control, &one.first) {
+        (Some(control), _) => control.name == layer.name,
+        (None, Some(killer)) => killer.layer == layer.name,
+        (None, None) => true,
+    };
+    let needed: Vec<&Layer> =
+        LAYERS.iter().filter(|layer| wanted.iter().any(|one| needs(one, layer))).collect();
     built.prepare(&needed)?;
 
     let next = AtomicUsize::new(0);
@@ -98,8 +113,8 @@ pub fn run(plan: &Plan, say: &(dyn Fn(&Row) + Sync)) -> Result<Summary, String> 
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(mutant) = wanted.get(at) else { return };
-                    let row = one(&built, plan, mutant, first[at].as_ref());
+                    let Some(wanted) = wanted.get(at) else { return };
+                    let row = one(&built, plan, wanted);
                     if let Ok(row) = &row {
                         say(row);
                     }
@@ -115,9 +130,19 @@ pub fn run(plan: &Plan, say: &(dyn Fn(&Row) + Sync)) -> Result<Summary, String> 
     Ok(Summary { rows, unsound })
 }
 
+/// A bug that is to be noticed: by any layer, or by one.
+struct Wanted {
+    mutant: Mutant,
+    control: Option<&'static Layer>,
+    /// What has noticed it the last time.
+    first: Option<Killer>,
+}
+
 /// Runs one bug until something notices it.
-fn one(built: &Built, plan: &Plan, mutant: &Mutant, first: Option<&Killer>) -> Result<Row, String> {
+fn one(built: &Built, plan: &Plan, wanted: &Wanted) -> Result<Row, String> {
+    let Wanted { mutant, control, first } = wanted;
     let row = |killer, seconds| Row {
+        control: control.map(|layer| layer.name.to_owned()),
         name: mutant.name.clone(),
         what: mutant.what.clone(),
         killer,
@@ -135,7 +160,8 @@ fn one(built: &Built, plan: &Plan, mutant: &Mutant, first: Option<&Killer>) -> R
             return Ok(row(Some(killer.clone()), ran.seconds));
         }
     }
-    for layer in LAYERS {
+    let layers = control.map_or(LAYERS, std::slice::from_ref);
+    for layer in layers {
         let mut ran = built.prepare(&[layer]).and_then(|()| {
             layer.run(built, Some(&mutant.name), None, layer.search_limit(plan.limit))
         })?;
