@@ -57,6 +57,7 @@ pub const LAYERS: &[Layer] = &[
     tests("retention", Program::Tests("engine", "retention")),
     tests("full disk", Program::Tests("engine", "full_disk")),
     tests("driven", Program::Tests("engine", "driven")),
+    tests("in memory", Program::Tests("engine", "in_memory")),
     tests("format", Program::Tests("engine", "format")),
     tests("index format", Program::Tests("engine", "index_format")),
     tests("golden", Program::Tests("engine", "golden")),
