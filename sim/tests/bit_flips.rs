@@ -2,8 +2,16 @@
 
 use ringlog_sim::bit_flips::{Outcome, Size, run};
 
-const SOME: Size =
-    Size { bytes: 128 << 10, threads: 2, seed: 3, stride: 331, expects_too_much: false };
+const SOME: Size = Size {
+    bytes: 128 << 10,
+    threads: 2,
+    seed: 3,
+    stride: 331,
+    from: 0,
+    until: u64::MAX,
+    until_wrong: false,
+    expects_too_much: false,
+};
 
 #[test]
 fn a_flipped_bit_is_told_where_it_is_or_does_no_harm() {
