@@ -753,7 +753,26 @@ mod tests {
             inbox.ring_bell(bits);
             let told = end.recv_timeout(WAKE_LIMIT).expect("it waits for ever");
             assert_eq!(told, if failed { Err(ReceiptError::Closed) } else { Ok(()) });
+            inbox.abandon(); // or it and its last ticket keep each other
         }
+    }
+
+    /// The memory for all blocks goes with it, so a log that is closed must not keep it.
+    #[test]
+    fn nothing_keeps_an_inbox_whose_writer_is_gone() {
+        let inbox = inbox(4);
+        let how = How { level: Durability::Synced, ..HOW };
+        let receipt = inbox.append(0, StreamId(1), FrameKind::Record, &[b"x"], how).unwrap();
+        inbox.sweep(true);
+        let chunk = inbox.pop().expect("a chunk");
+        let ticket = chunk.ticket.clone().expect("a ticket");
+        ticket.place(Lsn(0), chunk.runs.clone());
+        ticket.advance(Level::Synced);
+        drop((receipt, chunk, ticket));
+        inbox.abandon();
+        let left = Arc::downgrade(&inbox);
+        drop(inbox);
+        assert_eq!(left.strong_count(), 0);
     }
 
     /// Counts how often a task is woken.
@@ -786,6 +805,7 @@ mod tests {
         ticket.advance(Level::Synced);
         assert!(woken.0.load(Ordering::SeqCst) > so_far);
         assert!(poll());
+        inbox.abandon();
     }
 
     #[test]
