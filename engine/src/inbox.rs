@@ -672,6 +672,10 @@ impl Inbox {
                 ticket.fail(ReceiptError::Closed);
             }
         }
+        for slot in 0..self.slots.len() {
+            // Each ticket keeps this inbox, and with it the memory for all blocks.
+            self.lock(slot).taken = Taken::default();
+        }
         self.ring_bell(u32::MAX);
     }
 
