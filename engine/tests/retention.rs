@@ -80,33 +80,42 @@ fn a_slow_reader_finishes_its_segment_while_the_log_turns_over() {
     assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
 }
 
-/// Nothing of the stream is left that could tell by its offset what is missing.
+/// Nothing of the stream is left that could tell by its offset what is missing; of what the readers
+/// were made for, something of another stream may be.
 #[test]
 fn a_reader_whose_rest_was_trimmed_to_the_last_record_says_so() {
-    let dir = tempfile::tempdir().unwrap();
-    let retention = Retention { max_segments: Some(2), ..Retention::default() };
-    let log = Log::open(dir.path(), Options { retention, ..options() }).unwrap();
-    let [stream, other] = ["s", "other"].map(|name| log.stream(name).unwrap());
-    fill(&log, &stream, 2, 8);
-    let mut ways = [stream.read(..), stream.read(..Offset(12)), stream.read(Offset(5)..)];
-    let read = |reader: &mut ringlog::Reader, count: usize| {
-        reader.by_ref().take(count).map(|item| item.unwrap().offset().0).collect::<Vec<_>>()
-    };
-    let [all, bounded, later] = ways.each_mut().map(|way| way.as_mut().unwrap());
-    assert_eq!(read(all, 1), [0]);
-    assert_eq!(read(bounded, 1), [0]);
-    assert_eq!(read(later, 1), [5]);
-    fill(&log, &other, 8, 8);
-    assert_eq!(read(all, 7), [1, 2, 3, 4, 5, 6, 7]);
-    assert_eq!(read(bounded, 7), [1, 2, 3, 4, 5, 6, 7]);
-    assert_eq!(read(later, 2), [6, 7]);
-    for reader in [all, bounded, later] {
-        let expected = ReadError::Trimmed { first: Offset(16) };
-        assert_eq!(reader.next().unwrap().unwrap_err(), expected);
-        assert!(reader.next().is_none());
+    for (before, after) in [(0, 8), (2, 1), (2, 2), (2, 8)] {
+        let dir = tempfile::tempdir().unwrap();
+        let retention = Retention { max_segments: Some(2), ..Retention::default() };
+        let log = Log::open(dir.path(), options()).unwrap();
+        let [stream, other] = ["s", "other"].map(|name| log.stream(name).unwrap());
+        fill(&log, &stream, 2, 8);
+        fill(&log, &other, before, 8);
+        let mut ways = [stream.read(..), stream.read(..Offset(12)), stream.read(Offset(5)..)];
+        let read = |reader: &mut ringlog::Reader, count: usize| {
+            reader.by_ref().take(count).map(|item| item.unwrap().offset().0).collect::<Vec<_>>()
+        };
+        let [all, bounded, later] = ways.each_mut().map(|way| way.as_mut().unwrap());
+        assert_eq!(read(all, 1), [0]);
+        assert_eq!(read(bounded, 1), [0]);
+        assert_eq!(read(later, 1), [5]);
+        fill(&log, &other, after, 8);
+        log.retain(retention).unwrap();
+        assert_eq!(read(all, 7), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(read(bounded, 7), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(read(later, 2), [6, 7]);
+        for reader in [all, bounded, later] {
+            let expected = ReadError::Trimmed { first: Offset(16) };
+            assert_eq!(reader.next().unwrap().unwrap_err(), expected);
+            assert!(reader.next().is_none());
+        }
+        // It goes on at the first record there is, though it lies behind all the reader was made for.
+        fill(&log, &stream, 1, 3);
+        let first = stream.read(..).unwrap().next().unwrap().unwrap();
+        assert_eq!(first.offset(), Offset(16));
+        drop(ways);
+        log.close().unwrap();
     }
-    drop(ways);
-    log.close().unwrap();
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub enum Trouble {
     Interrupted,
     /// Something did not come to an end within its limit.
     Hangs(String),
+    /// A file system cannot be mounted.
+    Unmountable(String),
     /// Anything else.
     Failed(String),
 }
@@ -35,7 +37,7 @@ impl fmt::Display for Trouble {
         match self {
             Self::Interrupted => f.write_str("interrupted"),
             Self::Hangs(what) => write!(f, "HANGS: {what}"),
-            Self::Failed(what) => f.write_str(what),
+            Self::Unmountable(what) | Self::Failed(what) => f.write_str(what),
         }
     }
 }

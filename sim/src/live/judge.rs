@@ -274,11 +274,10 @@ impl OneStream<'_> {
         if at != self.seen.next && self.found.unread.is_empty() {
             findings.reordered += 1;
             let next = self.seen.next;
+            let first = self.first();
             findings.tell(format!(
-                "{}: records {} to {at}, the stream at {next} ({:?})",
-                self.name,
-                self.first(),
-                (&self.found.segments, &self.found.cut, self.found.life)
+                "{}: records from {first} end at {at}, the stream at {next}",
+                self.name
             ));
         }
         let known = self.known().cloned().unwrap_or_default();

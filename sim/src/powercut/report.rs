@@ -27,6 +27,10 @@ pub struct Totals {
     pub lies: u64,
     /// How those ended: loud, or with a prefix.
     pub lies_by_end: BTreeMap<&'static str, u64>,
+    /// Disks whose file system could not be mounted any more: the end of them.
+    pub unmountable: u64,
+    /// Disks.
+    pub disks: u64,
     /// Lives of the log.
     pub lives: u64,
     /// Recoveries that were judged.
@@ -113,6 +117,7 @@ impl fmt::Display for Report {
             format!("{}, {} of the logs poisoned", totals.errors, totals.poisoned),
         )?;
         row("lying disks", format!("{} ({})", totals.lies, counts(&totals.lies_by_end)))?;
+        row("disks", format!("{}, {} not mountable in the end", totals.disks, totals.unmountable))?;
         row("lives", format!("{}, {} judged", totals.lives, totals.judged))?;
         row("appends acknowledged", totals.acknowledged.to_string())?;
         row(

@@ -28,15 +28,18 @@ impl Walk {
             // All of it was trimmed under the reader; what comes does not continue what it has read.
             self.at = self.bound;
             self.chain = None;
-            self.rest_went = !planted(Bug::EndAtTrimmedRest);
+            self.went_under = !planted(Bug::EndAtTrimmedRest);
             if self.jump == Jump::None {
                 self.jump = Jump::Start;
             }
             return Ok(());
         };
-        if segment.base_lsn > self.at && self.jump == Jump::None {
+        if segment.base_lsn > self.at {
             // The head of the log was trimmed under the reader.
-            self.jump = Jump::Start;
+            self.went_under = !planted(Bug::EndAtTrimmedRest);
+            if self.jump == Jump::None {
+                self.jump = Jump::Start;
+            }
         }
         if self.reads.others_may_trim && segment.base_lsn <= self.at {
             // A writer that started anew has written what was not proven a second time, under
@@ -46,10 +49,6 @@ impl Walk {
         if segment.base_lsn > self.at || self.chain.is_none() {
             self.at = self.at.max(segment.base_lsn);
             self.chain = (self.at == segment.base_lsn).then_some(segment.chain_before);
-        }
-        if self.at >= self.bound {
-            self.rest_went = !planted(Bug::EndAtTrimmedRest);
-            return Ok(());
         }
         let Some(kit) = &mut self.kit else { return Ok(()) };
         let covered = end.unwrap_or(self.bound).min(self.bound);
@@ -177,7 +176,7 @@ impl Walk {
         self.at = self.at.max(first);
         self.chain = None;
         self.jump = Jump::Start;
-        self.rest_went = self.at >= self.bound && !planted(Bug::EndAtTrimmedRest);
+        self.went_under = !planted(Bug::EndAtTrimmedRest);
     }
 
     /// What the stream's next offset was when the newest sealed segment was sealed: nothing of it

@@ -97,8 +97,8 @@ pub(crate) struct Walk {
     open: Option<Open>,
     batch: Batch,
     jump: Jump,
-    /// What was left to read was trimmed under this walk, to the last of it.
-    rest_went: bool,
+    /// Segments were trimmed under this walk since its last record.
+    went_under: bool,
     damage: Option<Corruption>,
 }
 
@@ -135,7 +135,7 @@ impl Walk {
                 copied_to: 0,
             },
             jump: Jump::Start,
-            rest_went: false,
+            went_under: false,
             damage: None,
             reads,
         }
@@ -194,7 +194,7 @@ impl Walk {
                 }
             }
             if self.at >= self.bound {
-                if self.rest_went && self.bound < self.reads.published.durable() {
+                if self.went_under && self.bound < self.reads.published.durable() {
                     self.bound = self.reads.published.durable(); // there the first one may lie
                     continue;
                 }
@@ -204,7 +204,7 @@ impl Walk {
                         self.next = self.trimmed;
                         Err(ReadError::Trimmed { first: self.trimmed })
                     }
-                    None if std::mem::take(&mut self.rest_went) && !self.any_start => {
+                    None if std::mem::take(&mut self.went_under) && !self.any_start => {
                         match self.catalogued_next()? {
                             next if next > self.next => {
                                 self.next = next;
@@ -271,7 +271,8 @@ impl Walk {
             self.pass();
             return Ok(Taken::Nothing);
         }
-        if end.is_some_and(|end| frame.offset >= end) && self.damage.is_none() {
+        let went = self.went_under && !self.any_start && frame.offset > self.next;
+        if end.is_some_and(|end| frame.offset >= end) && self.damage.is_none() && !went {
             return Ok(Taken::End);
         }
         let jumped = frame.offset > self.next;
@@ -294,7 +295,7 @@ impl Walk {
             });
         }
         self.next = Offset(frame.offset.0 + 1);
-        (self.any_start, self.rest_went) = (false, false);
+        (self.any_start, self.went_under) = (false, false);
         self.pass();
         let is_record = frame.kind.is_record();
         match is_record && self.batch.timestamp_ns >= self.since_ns {
