@@ -147,7 +147,8 @@ impl Stream {
 
     /// Reads the records of a range of offsets, in order, as far as they are durable now. A range
     /// without a start begins with the first record there is; one with a start that was trimmed
-    /// gives [`ReadError::Trimmed`] as its first item and goes on with the first record there is.
+    /// gives [`ReadError::Trimmed`] as its first item and goes on with the first record there is;
+    /// what is trimmed before the reader comes to it is told in the same way.
     /// The reader that this gives can be limited, turned round, and shown more than what is durable.
     ///
     /// # Errors
