@@ -24,8 +24,8 @@ use crate::recent::Following;
 /// [`Follower::poll_next`].
 ///
 /// A follower that does not keep up reads from disk; it holds back nobody. Where retention drops what
-/// it has not read, it says so ([`ReadError::Trimmed`]) when the next record comes. Holding it costs some
-/// memory of the log ([`crate::Options::tail_bytes`], shared by all followers of a shard).
+/// it has not read, it says so ([`ReadError::Trimmed`]), at the latest when the next record comes. Holding it
+/// costs some memory of the log ([`crate::Options::tail_bytes`], shared by all followers of a shard).
 pub struct Follower {
     walk: Walk,
     reads: Arc<ShardReads>,
