@@ -441,9 +441,7 @@ impl State {
     }
 
     fn drop_batches(&mut self) {
-        // A request may hold blocks of the file system beside those of the log.
-        let others = |pending: &Pending| pending.kinds.iter().any(|kind| *kind != Kind::Batch);
-        self.cache.retain(others);
+        self.cache.retain(|pending| !pending.kinds.contains(&Kind::Batch));
         self.seen = self.durable.clone();
         for pending in &self.cache {
             self.seen.write(pending.at, &pending.bytes);
