@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand};
 use crate::report::Failure;
 use crate::run::Io;
 use crate::{
-    compare, environment, figures, filler, floors, load, read, recover, rotate, scale, streams,
+    compare, environment, figures, filler, floors, load, page, read, recover, rotate, scale,
+    streams,
 };
 
 /// Measures ringlog beside what the disk does without it
@@ -42,6 +43,8 @@ enum Command {
     Rotate(rotate::Arguments),
     /// Measure the project's figures, each as a ratio to its floor, round by round
     Figures(figures::Arguments),
+    /// Make one HTML page of JSON lines: tables, charts, and a recommendation
+    Report(page::Arguments),
     /// Measure what else one could keep a log in, beside ringlog
     #[cfg(feature = "rivals")]
     Rivals(crate::rivals::Arguments),
@@ -107,6 +110,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Figures(arguments) => {
             figures::run(&arguments, &mut arguments.run.begin("figures")?)
         }
+        Command::Report(arguments) => page::run(&arguments),
         #[cfg(feature = "rivals")]
         Command::Rivals(arguments) => {
             crate::rivals::run(&arguments, &mut arguments.run.begin("rivals")?)

@@ -9,6 +9,7 @@ use crate::bench::{Bench, Measured};
 use crate::contender::Ringlog;
 use crate::environment::interrupted;
 use crate::mode::Mode;
+use crate::recommend;
 use crate::report::{Failure, Out};
 use crate::run::{Run, within};
 use crate::summary::{Summary, floor_text};
@@ -128,7 +129,10 @@ fn compare_in(
         }
     }
     out.print(&format!("{}\n", summary.charts()))?;
-    finish(&bench, &summary, "mode", arguments.record_bytes, number, out)
+    let ended = finish(&bench, &summary, "mode", arguments.record_bytes, number, out);
+    // Of what could be measured, whatever else could not.
+    out.print(&recommend::text(&summary.lines()))?;
+    ended
 }
 
 /// The same modes on all directories in turns, so that they can be read side by side.

@@ -22,9 +22,11 @@ mod load;
 pub mod measurement;
 mod mode;
 pub mod open_loop;
+mod page;
 pub mod percentile;
 mod read;
 mod reads;
+mod recommend;
 mod recover;
 mod report;
 #[cfg(feature = "rivals")]

@@ -59,6 +59,11 @@ impl Table {
         self.rows.push(cells.to_vec());
     }
 
+    /// Its cells, the headings first.
+    pub(crate) fn into_rows(self) -> Vec<Vec<String>> {
+        self.rows
+    }
+
     /// The lines of the table, with a line below the headings.
     pub(crate) fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

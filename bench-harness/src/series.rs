@@ -112,6 +112,15 @@ impl Series {
 
 /// All figures with their bars. The bar is set against the median.
 pub(crate) fn table(all: &[Series]) -> String {
+    format!("\n{}", judged(all).text())
+}
+
+/// The same as cells, the headings first.
+pub(crate) fn cells(all: &[Series]) -> Vec<Vec<String>> {
+    judged(all).into_rows()
+}
+
+fn judged(all: &[Series]) -> Table {
     let mut table =
         Table::new(1, ["figure", "min", "median", "max", "bar", "median is", "floor moved"]);
     for series in all {
@@ -137,7 +146,7 @@ pub(crate) fn table(all: &[Series]) -> String {
             moved(series),
         ]);
     }
-    format!("\n{}", table.text())
+    table
 }
 
 /// How far the floor moved. What counts is exact has none that could.

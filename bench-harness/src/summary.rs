@@ -124,6 +124,11 @@ impl Summary {
         self.failures.iter().any(|(failed, _)| failed == label)
     }
 
+    /// All that was measured.
+    pub(crate) fn lines(&self) -> Vec<&Measurement> {
+        self.rows.iter().flat_map(|row| &row.rounds).map(|round| &round.line).collect()
+    }
+
     /// The end of a run.
     ///
     /// # Errors
