@@ -315,10 +315,12 @@ const STEPS: f64 = 4.0;
 /// Histograms of ns below one another, on one axis. Nothing where all are empty.
 pub(super) fn histograms(title: &str, all: &[(String, &Histogram<u64>)]) -> String {
     const BAND: f64 = 74.0;
-    let all: Vec<_> = all.iter().filter(|(_, histogram)| !histogram.is_empty()).collect();
-    let (Some(low), Some(high)) =
-        (all.iter().map(|(_, h)| h.min_nz()).min(), all.iter().map(|(_, h)| h.max()).max())
-    else {
+    let all: Vec<_> =
+        all.iter().enumerate().filter(|(_, (_, histogram))| !histogram.is_empty()).collect();
+    let (Some(low), Some(high)) = (
+        all.iter().map(|(_, (_, h))| h.min_nz()).min(),
+        all.iter().map(|(_, (_, h))| h.max()).max(),
+    ) else {
         return String::new();
     };
     let step = |ns: u64| ((ns.max(1) as f64).log2() * STEPS).floor();
@@ -326,15 +328,16 @@ pub(super) fn histograms(title: &str, all: &[(String, &Histogram<u64>)]) -> Stri
     let (right, bottom) = (WIDTH - RIGHT, TOP + BAND * all.len() as f64);
     let ends = [edge(step(low)), edge(step(high) + 1.0)];
     let x = Along::of(Scale::Log, ends.into_iter(), LEFT, right);
-    let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = all.iter().map(|(_, (name, _))| name.as_str()).collect();
     let mut svg = open(title, &format!("Histograms of {}", names.join("; ")), bottom + BOTTOM);
     for tick in x.ticks() {
         let at = x.at(tick);
         let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom}\"/>");
         text(&mut svg, at, bottom + 18.0, "tick middle", &time(tick));
     }
-    for (number, (name, histogram)) in all.iter().enumerate() {
-        let colour = number % COLOURS;
+    for (number, (place, (name, histogram))) in all.iter().enumerate() {
+        // The colour that the same name has in other charts.
+        let colour = place % COLOURS;
         let base = TOP + BAND * (number + 1) as f64;
         let buckets = buckets(histogram, step);
         let most = buckets.iter().map(|(_, count)| *count).max().unwrap_or(1);

@@ -253,10 +253,13 @@ fn scale(rows: &[&Row<'_>]) -> String {
     text
 }
 
-/// `min - median - max`, or a dash.
+/// Minimum, median and maximum, one number where they are the same, or a dash.
 pub(super) fn range(drift: Option<Drift>) -> String {
     drift.map_or_else(
         || "-".to_owned(),
-        |d| format!("{} – {} – {}", digits(d.min), digits(d.median), digits(d.max)),
+        |d| match [d.min, d.median, d.max].map(digits) {
+            [low, middle, high] if low == middle && middle == high => middle,
+            [low, middle, high] => format!("{low} – {middle} – {high}"),
+        },
     )
 }

@@ -117,13 +117,13 @@ fn truth(page: &mut String, environment: &Environment) {
     let _ = writeln!(
         page,
         "<p><code>ringlog-bench {}</code><br/><span class=\"soft\">version {}, {} rounds of {} s, \
-         begun {} s after 1970 (UTC)</span></p><p>{}{}</p>",
+         begun {} UTC</span></p><p>{}{}</p>",
         escape(&environment.command.join(" ")),
         escape(&environment.version),
         environment.rounds,
         digits(environment.seconds),
-        environment.started_unix_seconds,
-        escape(&machine.to_string()),
+        date(environment.started_unix_seconds),
+        escape(&machine.to_string().replace('\n', "; ")),
         machine.memory_bytes.map_or_else(String::new, |bytes| format!(
             "; {} GiB of memory",
             digits(bytes as f64 / (1_u64 << 30) as f64)
@@ -167,6 +167,29 @@ fn truth(page: &mut String, environment: &Environment) {
         "mounted",
     ];
     table(page, "left", "The disks", &head, &rows);
+}
+
+/// Seconds since 1970 as a day and a minute.
+fn date(unix_seconds: u64) -> String {
+    let (mut days, minutes) = (unix_seconds / 86_400, unix_seconds / 60 % 1_440);
+    let is_leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
+    // Nobody measures that late; a file may say anything.
+    days = days.min(2_900_000);
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02} {:02}:{:02}", days + 1, minutes / 60, minutes % 60)
 }
 
 fn label(row: &Row<'_>) -> Vec<String> {
@@ -284,4 +307,22 @@ fn figures(page: &mut String, run: &Run) {
     let (head, rows) = rows.split_at(1);
     let head: Vec<&str> = head[0].iter().map(String::as_str).collect();
     table(page, "", "Figures: the bar is set against the median", &head, rows);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (seconds, day) in [
+            (0, "1970-01-01 00:00"),
+            (951_782_399, "2000-02-28 23:59"),
+            (951_782_400, "2000-02-29 00:00"),
+            (1_700_000_000, "2023-11-14 22:13"),
+            (1_735_689_599, "2024-12-31 23:59"),
+        ] {
+            assert_eq!(date(seconds), day);
+        }
+    }
 }
