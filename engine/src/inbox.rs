@@ -111,7 +111,8 @@ pub struct Inbox {
     large: BlockPool,
     next_nonce: AtomicU64,
     admission: AtomicU32,
-    refusals: AtomicU64,
+    /// Not in loom's models, where it never changes: each look would double their schedules.
+    refusals: std::sync::atomic::AtomicU64,
     failure: OnceLock<DiskError>,
     /// Whether the writer has nothing to do: then a record goes to it at once.
     idle: AtomicBool,
@@ -142,7 +143,7 @@ impl Inbox {
             large,
             next_nonce: AtomicU64::new(0),
             admission: AtomicU32::new(Admission::Open as u32),
-            refusals: AtomicU64::new(0),
+            refusals: std::sync::atomic::AtomicU64::new(0),
             failure: OnceLock::new(),
             idle: AtomicBool::new(true),
             pressed: AtomicBool::new(false),
@@ -335,6 +336,9 @@ impl Inbox {
     /// Whether records of this thread were given up, and it is not known to have heard of that: a
     /// disk that still is full is a refusal as good as any, if the caller hears of it.
     fn is_behind(&self, state: &mut SlotState, thread: usize, now: Refusals, how: How) -> bool {
+        if state.taken.is_quiet(now) {
+            return false;
+        }
         match self.admission() {
             Admission::DiskFull if how.will_try_again => false,
             Admission::DiskFull => {

@@ -36,6 +36,11 @@ impl Taken {
         self.last = Some((Arc::clone(ticket), under));
     }
 
+    /// Whether nobody has to hear of anything.
+    pub fn is_quiet(&self, now: Refusals) -> bool {
+        self.seen == now && self.told.is_none()
+    }
+
     /// Whether this thread is to hear of a refusal before anything more of it is taken.
     pub fn take_refusal(&mut self, thread: usize, now: Refusals) -> bool {
         if self.seen != now {
