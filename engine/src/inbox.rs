@@ -676,11 +676,15 @@ impl Inbox {
                 ticket.fail(ReceiptError::Closed);
             }
         }
+        self.forget_taken();
+        self.ring_bell(u32::MAX);
+    }
+
+    /// Each ticket keeps this inbox, and with it the memory for all blocks.
+    pub(crate) fn forget_taken(&self) {
         for slot in 0..self.slots.len() {
-            // Each ticket keeps this inbox, and with it the memory for all blocks.
             self.lock(slot).taken = Taken::default();
         }
-        self.ring_bell(u32::MAX);
     }
 
     /// What producers have done so far.

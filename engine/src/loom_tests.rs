@@ -20,14 +20,31 @@ use crate::receipt::{Level, Receipt};
 
 const STREAM: StreamId = StreamId(1);
 
+/// The inbox of a model. Nothing of it is left behind the model: there are millions.
+struct Model(Arc<Inbox>);
+
+impl std::ops::Deref for Model {
+    type Target = Arc<Inbox>;
+
+    fn deref(&self) -> &Arc<Inbox> {
+        &self.0
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        self.0.forget_taken();
+    }
+}
+
 /// An inbox with so many blocks, and the waker of its writer.
-fn inbox(blocks: u32) -> (Arc<Inbox>, Waker) {
+fn inbox(blocks: u32) -> (Model, Waker) {
     ringlog_disk::block::keep_mappings(2);
     let (log, shard, epoch) = (LogId([1; 16]), 0, Epoch(1));
     let config = InboxConfig { log, shard, epoch, frames_bytes_max: 1000 };
     let pool = |count| BlockPool::new(count, 4096).expect("memory");
     let waker = Waker::new();
-    (Arc::new(Inbox::new(config, pool(blocks), pool(1), waker.clone())), waker)
+    (Model(Arc::new(Inbox::new(config, pool(blocks), pool(1), waker.clone()))), waker)
 }
 
 fn append(inbox: &Arc<Inbox>, slot: usize, level: Durability) -> Result<Receipt, AppendError> {
