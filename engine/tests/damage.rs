@@ -5,7 +5,9 @@ mod common;
 
 use std::path::Path;
 
-use common::{Content, Files, Fixture, STREAMS, files, options, read_only, repair_and_check};
+use common::{
+    Content, Files, Fixture, STREAMS, files, options, read_only, record, repair_and_check,
+};
 use ringlog::{Corruption, Log, OpenError, Options, ReadError, repair, verify};
 
 const BLOCK: usize = 4096;
@@ -200,10 +202,19 @@ fn an_index_of_a_damaged_segment_is_not_kept() {
     assert_eq!(look(open()), first);
 }
 
+/// In a record, wherever watermarks lie between the batches.
+fn flip_in_the_second_batch(fixture: &Fixture) {
+    let record = record("beta", fixture.sealed_each + 3);
+    fixture.change(&fixture.segment(2), |bytes| {
+        let at = bytes.windows(record.len()).position(|window| window == record).unwrap();
+        bytes[at + 2] ^= 4;
+    });
+}
+
 #[test]
 fn a_flipped_bit_in_a_segment_that_was_closed_cleanly() {
     let fixture = Fixture::new();
-    fixture.change(&fixture.segment(2), |bytes| bytes[2 * BLOCK + 500] ^= 4);
+    flip_in_the_second_batch(&fixture);
     // It is trusted at the opening, as sealed segments are, and checked at each read.
     let found = damage(&fixture);
     assert_eq!(found.len(), 1, "{found:?}");
@@ -227,7 +238,7 @@ fn a_flipped_bit_in_a_segment_that_was_closed_cleanly() {
 #[test]
 fn a_flipped_bit_in_the_open_segment() {
     let fixture = Fixture::new();
-    fixture.change(&fixture.segment(2), |bytes| bytes[2 * BLOCK + 500] ^= 4);
+    flip_in_the_second_batch(&fixture);
     forget_index(&fixture, 2);
     let refused = refused_as_corrupt(&fixture);
     assert_eq!(refused.segment, Some(ringlog::SegmentId(2)));
