@@ -7,7 +7,8 @@
 //! append, once. So among the records of one thread, a refusal that it was told of lies between any
 //! that was given up and any later one that is stored.
 //!
-//! Records at `Memory` are acknowledged when they are taken, so they are never given up like this.
+//! A chunk with nothing but records at `Memory`, which are acknowledged when they are taken, is never
+//! given up like this; one that also holds a stronger record goes as a whole.
 
 use std::sync::Arc;
 

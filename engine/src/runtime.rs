@@ -204,7 +204,7 @@ impl<D: Disk> Writer<D> {
     }
 
     fn hear_of_failure(&mut self) {
-        if let Some(error) = self.shared.failure.get() {
+        if let (Some(error), None) = (self.shared.failure.get(), self.shard.poisoned()) {
             self.shard.fail(error.clone());
         }
     }

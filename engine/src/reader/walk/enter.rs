@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{DiskErrorKind, Done, Op};
 
-use super::{Jump, Open, Walk};
+use super::{Gone, Jump, Open, Walk};
 use crate::error::{OpenError, ReadError};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::ids::{Lsn, Offset, SegmentId};
@@ -28,7 +28,7 @@ impl Walk {
             // All of it was trimmed under the reader; what comes does not continue what it has read.
             self.at = self.bound;
             self.chain = None;
-            self.went_under = !planted(Bug::EndAtTrimmedRest);
+            self.note_gone();
             if self.jump == Jump::None {
                 self.jump = Jump::Start;
             }
@@ -36,7 +36,7 @@ impl Walk {
         };
         if segment.base_lsn > self.at {
             // The head of the log was trimmed under the reader.
-            self.went_under = !planted(Bug::EndAtTrimmedRest);
+            self.note_gone();
             if self.jump == Jump::None {
                 self.jump = Jump::Start;
             }
@@ -176,7 +176,13 @@ impl Walk {
         self.at = self.at.max(first);
         self.chain = None;
         self.jump = Jump::Start;
-        self.went_under = !planted(Bug::EndAtTrimmedRest);
+        self.note_gone();
+    }
+
+    fn note_gone(&mut self) {
+        if matches!(self.gone, Gone::Nothing) && !planted(Bug::EndAtTrimmedRest) {
+            self.gone = Gone::Something;
+        }
     }
 
     /// What the stream's next offset was when the newest sealed segment was sealed: nothing of it

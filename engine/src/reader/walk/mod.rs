@@ -71,6 +71,15 @@ struct Batch {
     copied_to: u32,
 }
 
+/// What was trimmed under a walk since its last record.
+enum Gone {
+    Nothing,
+    /// Segments; whether records of the stream were in them is not known.
+    Something,
+    /// No record below this offset is there, unless one comes before the bound.
+    UpTo(Offset),
+}
+
 /// See the module's text.
 pub(crate) struct Walk {
     pub(super) kit: Option<Kit>,
@@ -97,8 +106,7 @@ pub(crate) struct Walk {
     open: Option<Open>,
     batch: Batch,
     jump: Jump,
-    /// Segments were trimmed under this walk since its last record.
-    went_under: bool,
+    gone: Gone,
     damage: Option<Corruption>,
 }
 
@@ -135,7 +143,7 @@ impl Walk {
                 copied_to: 0,
             },
             jump: Jump::Start,
-            went_under: false,
+            gone: Gone::Nothing,
             damage: None,
             reads,
         }
@@ -194,8 +202,11 @@ impl Walk {
                 }
             }
             if self.at >= self.bound {
-                if self.went_under && self.bound < self.reads.published.durable() {
-                    self.bound = self.reads.published.durable(); // there the first one may lie
+                if matches!(self.gone, Gone::Something) && !self.any_start {
+                    // The first record there is may lie behind what this walk was made for. All that
+                    // the catalogue tells of lies before the new bound, so this happens once.
+                    self.gone = Gone::UpTo(self.catalogued_next()?);
+                    self.bound = self.bound.max(self.reads.published.durable());
                     continue;
                 }
                 return match self.damage.take() {
@@ -204,16 +215,13 @@ impl Walk {
                         self.next = self.trimmed;
                         Err(ReadError::Trimmed { first: self.trimmed })
                     }
-                    None if std::mem::take(&mut self.went_under) && !self.any_start => {
-                        match self.catalogued_next()? {
-                            next if next > self.next => {
-                                self.next = next;
-                                Err(ReadError::Trimmed { first: next })
-                            }
-                            _ => Ok(Step::End),
+                    None => match std::mem::replace(&mut self.gone, Gone::Nothing) {
+                        Gone::UpTo(first) if first > self.next => {
+                            self.next = first;
+                            Err(ReadError::Trimmed { first })
                         }
-                    }
-                    None => Ok(Step::End),
+                        _ => Ok(Step::End),
+                    },
                 };
             }
             if !self.next_batch()? {
@@ -271,7 +279,8 @@ impl Walk {
             self.pass();
             return Ok(Taken::Nothing);
         }
-        let went = self.went_under && !self.any_start && frame.offset > self.next;
+        let went =
+            !matches!(self.gone, Gone::Nothing) && !self.any_start && frame.offset > self.next;
         if end.is_some_and(|end| frame.offset >= end) && self.damage.is_none() && !went {
             return Ok(Taken::End);
         }
@@ -295,7 +304,7 @@ impl Walk {
             });
         }
         self.next = Offset(frame.offset.0 + 1);
-        (self.any_start, self.went_under) = (false, false);
+        (self.any_start, self.gone) = (false, Gone::Nothing);
         self.pass();
         let is_record = frame.kind.is_record();
         match is_record && self.batch.timestamp_ns >= self.since_ns {
