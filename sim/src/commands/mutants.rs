@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ringlog_sim::mutants::table::{self, Row};
-use ringlog_sim::mutants::{Plan, root, run as run_mutants};
+use ringlog_sim::mutants::{Bugs, Plan, root, run as run_mutants};
 
 use super::code;
 
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     if args.list {
-        println!("{}", list());
+        println!("{}", serde_json::to_string(&bugs()).unwrap_or_default());
         return ExitCode::SUCCESS;
     }
     match try_run(args) {
@@ -100,15 +100,17 @@ fn tell(row: &Row) {
 }
 
 #[cfg(feature = "mutants")]
-fn list() -> String {
-    use ringlog_sim::mutants::Mutant;
+fn bugs() -> Bugs {
+    use ringlog_sim::mutants::{Mutant, controls};
     let mutant = |name: &str, what: &str| Mutant { name: name.to_owned(), what: what.to_owned() };
-    let all: Vec<Mutant> =
-        ringlog_disk::planted::BUGS.iter().map(|(_, name, what)| mutant(name, what)).collect();
-    serde_json::to_string(&all).unwrap_or_default()
+    let all = ringlog_disk::planted::BUGS.iter();
+    Bugs {
+        mutants: all.map(|(_, name, what)| mutant(name, what)).collect(),
+        controls: controls::all(),
+    }
 }
 
 #[cfg(not(feature = "mutants"))]
-fn list() -> String {
-    "[]".to_owned()
+fn bugs() -> Bugs {
+    Bugs::default()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::build::{Built, Program};
 use super::watch::{Ran, watch};
-use super::{Mutant, root};
+use super::{Bugs, root};
 
 /// How a layer is run.
 #[derive(Clone, Copy, Debug)]
@@ -88,11 +88,11 @@ const ONE_BIT_IN: u64 = 61;
 /// Where the inputs of the fuzz targets are kept.
 const KEPT: [&str; 2] = ["fuzz/regressions", "fuzz/corpus"];
 
-/// The bugs that are built in.
+/// The bugs that are built in, and the layers that must notice them by themselves.
 ///
 /// # Errors
 /// They cannot be built, or do not say.
-pub fn mutants(built: &Built) -> Result<Vec<Mutant>, String> {
+pub fn bugs(built: &Built) -> Result<Bugs, String> {
     built.prepare(&[&LAYERS[0]])?;
     let mut command = Command::new(built.path(Program::Sim)?);
     command.args(["mutants", "--list"]);

@@ -8,11 +8,12 @@
 //! What has killed something must pass without any bug, or it would prove nothing.
 //!
 //! Most bugs are noticed by the first layers, which says nothing of the others. So some layers have
-//! [`controls`]: bugs that they must notice by themselves, whatever else does.
+//! controls: bugs that they must notice by themselves, whatever else does.
 //!
 //! It may not know how the engine works, nor what a bug does.
 
 pub mod build;
+#[cfg(feature = "mutants")]
 pub mod controls;
 pub mod layers;
 pub mod table;
@@ -50,6 +51,15 @@ pub struct Mutant {
     pub what: String,
 }
 
+/// What a build with bugs knows of them.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Bugs {
+    /// All of them.
+    pub mutants: Vec<Mutant>,
+    /// The names of a layer and of a bug that it must notice by itself.
+    pub controls: Vec<(String, String)>,
+}
+
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -73,7 +83,7 @@ impl Summary {
 pub fn run(plan: &Plan, say: &(dyn Fn(&Row) + Sync)) -> Result<Summary, String> {
     let known = table::read(&root().join(table::FILE))?;
     let built = Built::new();
-    let all = layers::mutants(&built)?;
+    let Bugs { mutants: all, controls } = layers::bugs(&built)?;
     if let Some(name) = plan.only.iter().find(|name| all.iter().all(|one| one.name != **name)) {
         return Err(format!("no bug is called {name:?}"));
     }
@@ -90,9 +100,11 @@ pub fn run(plan: &Plan, say: &(dyn Fn(&Row) + Sync)) -> Result<Summary, String> 
             first: recorded(&mutant.name, None),
         })
         .collect();
-    for (layer, name) in controls::all()? {
-        let mutant = all.iter().find(|mutant| mutant.name == name);
-        let mutant = mutant.ok_or_else(|| format!("{}: no bug is called {name:?}", layer.name))?;
+    for (layer, name) in &controls {
+        let mutant = all.iter().find(|mutant| mutant.name == *name);
+        let mutant = mutant.ok_or_else(|| format!("{layer}: no bug is called {name:?}"))?;
+        let layer = LAYERS.iter().find(|one| one.name == layer);
+        let layer = layer.ok_or_else(|| format!("{name}: no layer is called so"))?;
         let first = recorded(name, Some(layer));
         wanted.push(Wanted { mutant: mutant.clone(), control: Some(layer), first });
     }
