@@ -92,29 +92,19 @@ fn run(command: Command) -> Result<(), Failure> {
         environment::stop_on_interrupt()?;
     }
     match command {
-        Command::Compare(arguments) => {
-            compare::run(&arguments, &mut arguments.run.begin("compare")?)
-        }
-        Command::Disks(arguments) => compare::disks(&arguments, &mut arguments.run.begin("disks")?),
-        Command::Floor(arguments) => floors::run(&arguments, &mut arguments.run.begin("floor")?),
-        Command::Load(arguments) => load::run(&arguments, &mut arguments.run.begin("load")?),
-        Command::Scale(arguments) => scale::run(&arguments, &mut arguments.run.begin("scale")?),
-        Command::Streams(arguments) => {
-            streams::run(&arguments, &mut arguments.run.begin("streams")?)
-        }
-        Command::Recover(arguments) => {
-            recover::run(&arguments, &mut arguments.run.begin("recover")?)
-        }
-        Command::Read(arguments) => read::run(&arguments, &mut arguments.run.begin("read")?),
-        Command::Rotate(arguments) => rotate::run(&arguments, &mut arguments.run.begin("rotate")?),
-        Command::Figures(arguments) => {
-            figures::run(&arguments, &mut arguments.run.begin("figures")?)
-        }
+        Command::Compare(all) => all.run.in_each_dir("compare", &all, compare::run_in),
+        Command::Disks(all) => compare::disks(&all, &mut all.run.begin("disks")?),
+        Command::Floor(all) => all.run.in_each_dir("floor", &all, floors::run_in),
+        Command::Load(all) => all.run.in_each_dir("load", &all, load::run_in),
+        Command::Scale(all) => all.run.in_each_dir("scale", &all, scale::run_in),
+        Command::Streams(all) => all.run.in_each_dir("streams", &all, streams::run_in),
+        Command::Recover(all) => all.run.in_each_dir("recover", &all, recover::run_in),
+        Command::Read(all) => all.run.in_each_dir("read", &all, read::run_in),
+        Command::Rotate(all) => all.run.in_each_dir("rotate", &all, rotate::run_in),
+        Command::Figures(all) => all.run.in_each_dir("figures", &all, figures::run_in),
         Command::Report(arguments) => page::run(&arguments),
         #[cfg(feature = "rivals")]
-        Command::Rivals(arguments) => {
-            crate::rivals::run(&arguments, &mut arguments.run.begin("rivals")?)
-        }
+        Command::Rivals(all) => all.run.in_each_dir("rivals", &all, crate::rivals::run_in),
         #[cfg(not(feature = "rivals"))]
         Command::Rivals { rest: _ } => Err(Failure::Measuring(
             "the rivals are not built in: cargo run --release -p bench-harness --features rivals -- \
@@ -133,6 +123,7 @@ fn run(command: Command) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::mode::Mode;
+    use crate::run::Appends;
     use clap::ValueEnum;
     use std::time::Duration;
 
@@ -148,13 +139,28 @@ mod tests {
     fn defaults_are_those_of_the_first_look() {
         let arguments = compare("").unwrap();
         assert_eq!(arguments.modes, Mode::value_variants());
-        assert_eq!(
-            (arguments.record_bytes, arguments.producers, arguments.outstanding),
-            (256, 4, 1)
-        );
+        let appends = arguments.appends;
+        assert_eq!((appends.record_bytes, appends.producers, appends.outstanding), (256, 4, 1));
         assert_eq!(arguments.run.dirs(), [PathBuf::from(".")]);
         assert_eq!((arguments.run.rounds, arguments.run.max_bytes), (3, None));
         assert!(arguments.run.json.is_none() && arguments.run.hdr.is_none());
+    }
+
+    #[test]
+    fn each_subcommand_has_its_own_defaults_of_what_is_appended() {
+        let appends =
+            |command: &str| match Arguments::parse_from(["ringlog-bench", command]).command {
+                Command::Load(arguments) => arguments.appends,
+                Command::Streams(arguments) => arguments.appends,
+                Command::Rotate(arguments) => arguments.appends,
+                other => panic!("{other:?}"),
+            };
+        for (command, expected) in
+            [("load", (256, 2, 128)), ("streams", (256, 1, 256)), ("rotate", (4096, 1, 1))]
+        {
+            let Appends { record_bytes, producers, outstanding } = appends(command);
+            assert_eq!((record_bytes, producers, outstanding), expected, "{command}");
+        }
     }
 
     #[test]

@@ -11,16 +11,9 @@ use crate::environment::interrupted;
 use crate::mode::Mode;
 use crate::recommend;
 use crate::report::{Failure, Out};
-use crate::run::{Run, within};
+use crate::run::{Appends, Run};
 use crate::summary::{Summary, floor_text};
 use crate::workload;
-
-/// Larger records fit no log.
-pub(crate) const RECORD_BYTES_MAX: usize = 8 << 20;
-/// Each has a histogram of some 200 KiB.
-pub(crate) const PRODUCERS_MAX: usize = 1024;
-/// For each producer.
-pub(crate) const OUTSTANDING_MAX: usize = 1 << 16;
 
 /// What is compared.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,18 +28,8 @@ pub(crate) struct Arguments {
         default_value = "memory,written,synced,synced-every-append,interval"
     )]
     pub(crate) modes: Vec<Mode>,
-    /// Payload of one record in bytes
-    #[arg(long, value_name = "N", default_value_t = 256,
-        value_parser = |text: &str| within(text, 0, RECORD_BYTES_MAX))]
-    pub(crate) record_bytes: usize,
-    /// Number of producing threads
-    #[arg(long, value_name = "N", default_value_t = 4,
-        value_parser = |text: &str| within(text, 1, PRODUCERS_MAX))]
-    pub(crate) producers: usize,
-    /// Receipts that each producer keeps in flight; 1: it waits for each append
-    #[arg(long, value_name = "N", default_value_t = 1,
-        value_parser = |text: &str| within(text, 1, OUTSTANDING_MAX))]
-    pub(crate) outstanding: usize,
+    #[command(flatten)]
+    pub(crate) appends: Appends,
 }
 
 /// Prints what all subcommands end with, and leaves histograms where they are wanted.
@@ -89,31 +72,21 @@ fn measure(
     out: &Out,
 ) -> Result<Measured, String> {
     let options = bench.options()?;
-    let load = bench.load(arguments.record_bytes, arguments.producers, arguments.outstanding);
+    let load = arguments.appends.load(bench);
     let (dir, rounds) = (bench.dir().display(), arguments.run.rounds);
     out.progress(&format!("{dir}: round {round} of {rounds}, {}", mode.name()));
     bench.measure(round, &load, |dir| open(mode, dir, &options))
 }
 
-/// Runs every mode on one directory after the other.
+/// Runs every mode on one directory.
 ///
 /// # Errors
 /// What could not be measured, in words; what had been measured before has been reported. A report
 /// that cannot be written is an `io` error.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if interrupted() {
-            break;
-        }
-        compare_in(dir, number, arguments, out)?;
-    }
-    Ok(())
-}
-
-fn compare_in(
+pub(crate) fn run_in(
+    arguments: &Arguments,
     dir: &Path,
     number: usize,
-    arguments: &Arguments,
     out: &mut Out,
 ) -> Result<(), Failure> {
     out.print(&format!("\n{}\n{}\n\n", dir.display(), work_text(arguments)))?;
@@ -129,7 +102,7 @@ fn compare_in(
         }
     }
     out.print(&format!("{}\n", summary.charts()))?;
-    let ended = finish(&bench, &summary, "mode", arguments.record_bytes, number, out);
+    let ended = finish(&bench, &summary, "mode", arguments.appends.record_bytes, number, out);
     // Of what could be measured, whatever else could not.
     out.print(&recommend::text(&summary.lines()))?;
     ended
@@ -138,7 +111,7 @@ fn compare_in(
 /// The same modes on all directories in turns, so that they can be read side by side.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run_in`].
 pub(crate) fn disks(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
     out.print(&format!("\n{}\n\n", work_text(arguments)))?;
     let dirs = arguments.run.dirs();
@@ -161,7 +134,7 @@ pub(crate) fn disks(arguments: &Arguments, out: &mut Out) -> Result<(), Failure>
     }
     out.print(&summary.tables("mode and directory"))?;
     for bench in &benches {
-        let floor = floor_text(&bench.rounds(), arguments.record_bytes);
+        let floor = floor_text(&bench.rounds(), arguments.appends.record_bytes);
         out.print(&format!("\n{}\n{floor}", bench.dir().display()))?;
     }
     let notes: Vec<String> = benches
@@ -178,9 +151,9 @@ pub(crate) fn disks(arguments: &Arguments, out: &mut Out) -> Result<(), Failure>
 fn work_text(arguments: &Arguments) -> String {
     format!(
         "{}-byte records, {} producers, {} outstanding each, {} rounds of {} s a mode",
-        arguments.record_bytes,
-        arguments.producers,
-        arguments.outstanding,
+        arguments.appends.record_bytes,
+        arguments.appends.producers,
+        arguments.appends.outstanding,
         arguments.run.rounds,
         arguments.run.seconds.as_secs_f64(),
     )

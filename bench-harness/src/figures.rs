@@ -112,19 +112,17 @@ pub(crate) struct Arguments {
     pub(crate) open_bytes: u64,
 }
 
-/// Measures the chosen figures in a temporary directory inside each directory of the run. The length
-/// of a measurement is each figure's own.
+/// Measures the chosen figures in a temporary directory inside `dir`. The length of a measurement is
+/// each figure's own.
 ///
 /// # Errors
 /// What could not be measured, or written, in words; what was complete has been reported.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for dir in arguments.run.dirs() {
-        run_in(&dir, arguments, out)?;
-    }
-    Ok(())
-}
-
-fn run_in(dir: &Path, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    _number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
     let Run { rounds, io, .. } = arguments.run;
     let (io, open_bytes) = (io.kind(), arguments.open_bytes);
     out.print(&format!("\n{}: {rounds} rounds\n\n", dir.display()))?;

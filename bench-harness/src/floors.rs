@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::bare::{self, BareDisk};
 use crate::bench::Bench;
-use crate::compare::{RECORD_BYTES_MAX, finish};
+use crate::compare::finish;
 use crate::contender::Facts;
 use crate::counters::{Counted, Device};
 use crate::environment::interrupted;
@@ -13,7 +13,7 @@ use crate::floor::{Primitive, record_size};
 use crate::measurement::Class;
 use crate::percentile::new_histogram;
 use crate::report::{Failure, Out};
-use crate::run::{Run, within};
+use crate::run::{RECORD_BYTES_MAX, Run, within};
 use crate::summary::Summary;
 use crate::workload::{Load, Outcome};
 
@@ -103,20 +103,16 @@ impl Bare {
     }
 }
 
-/// Measures the floor of one directory after the other.
+/// Measures the floor of one directory.
 ///
 /// # Errors
 /// What could not be measured, or written, in words.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if !interrupted() {
-            run_in(dir, number, arguments, out)?;
-        }
-    }
-    Ok(())
-}
-
-fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
     out.print(&format!(
         "\n{}\nbare primitives, one at a time; {} rounds\n\n",
         dir.display(),

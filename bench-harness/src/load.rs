@@ -5,18 +5,24 @@
 use std::path::Path;
 
 use crate::bench::{Bench, Work};
-use crate::compare::{self, OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
+use crate::compare::{self, finish};
 use crate::contender::Contender;
 use crate::environment::interrupted;
 use crate::measurement::OpenLoop;
 use crate::mode::Mode;
 use crate::open_loop::{self, Offered};
 use crate::report::{Failure, Out, digits};
-use crate::run::{Run, within};
+use crate::run::{Appends, Run, within};
 use crate::summary::Summary;
 
 /// What is offered.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    mut_arg("producers", |producers| producers.default_value("2")
+        .help("Threads that arrivals come to")),
+    mut_arg("outstanding", |receipts| receipts.default_value("128")
+        .help("Receipts that each of them keeps in flight while saturation is measured"))
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) run: Run,
@@ -27,42 +33,28 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "10,25,50,65,80,90,95",
         value_parser = |text: &str| within(text, 1, 200))]
     at: Vec<usize>,
-    /// Payload of one record in bytes
-    #[arg(long, value_name = "N", default_value_t = 256,
-        value_parser = |text: &str| within(text, 0, RECORD_BYTES_MAX))]
-    record_bytes: usize,
-    /// Threads that arrivals come to
-    #[arg(long, value_name = "N", default_value_t = 2,
-        value_parser = |text: &str| within(text, 1, PRODUCERS_MAX))]
-    producers: usize,
-    /// Receipts that each of them keeps in flight while saturation is measured
-    #[arg(long, value_name = "N", default_value_t = 128,
-        value_parser = |text: &str| within(text, 1, OUTSTANDING_MAX))]
-    outstanding: usize,
+    #[command(flatten)]
+    pub(crate) appends: Appends,
     /// Seed of the arrivals
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
 
-/// Runs every load on one directory after the other.
+/// Runs every load on one directory.
 ///
 /// # Errors
 /// What could not be measured, or written, in words.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if !interrupted() {
-            run_in(dir, number, arguments, out)?;
-        }
-    }
-    Ok(())
-}
-
-fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
     out.print(&format!(
         "\n{}\n{}-byte records, arrivals by themselves to {} threads, {} rounds\n\n",
         dir.display(),
-        arguments.record_bytes,
-        arguments.producers,
+        arguments.appends.record_bytes,
+        arguments.appends.producers,
         arguments.run.rounds
     ))?;
     let mut bench = Bench::new(&arguments.run, "load", dir)?;
@@ -74,7 +66,7 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
             }
         }
     }
-    finish(&bench, &summary, "mode and load", arguments.record_bytes, number, out)?;
+    finish(&bench, &summary, "mode and load", arguments.appends.record_bytes, number, out)?;
     out.print(
         "The latency of an arrival begins when it was due. 100 %: a closed loop just before.\n",
     )?;
@@ -90,7 +82,7 @@ fn round_of(
     out: &mut Out,
 ) -> Result<(), Failure> {
     let options = bench.options()?;
-    let load = bench.load(arguments.record_bytes, arguments.producers, arguments.outstanding);
+    let load = arguments.appends.load(bench);
     out.progress(&format!("round {round}, {}: saturation", mode.name()));
     let saturated = bench.measure(round, &load, |dir| compare::open(mode, dir, &options));
     let saturation = saturated.as_ref().ok().map(|measured| measured.line.records_per_second);

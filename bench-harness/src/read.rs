@@ -48,26 +48,22 @@ pub(crate) struct Arguments {
     records: u64,
 }
 
-/// Measures one directory after the other.
-///
-/// # Errors
-/// What could not be measured, or written, in words.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if !interrupted() {
-            run_in(dir, number, arguments, out)?;
-        }
-    }
-    Ok(())
-}
-
 /// A log to read, filled when it is first wanted.
 struct Logs {
     many: Option<Filled>,
     one: Option<Filled>,
 }
 
-fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+/// Measures one directory.
+///
+/// # Errors
+/// What could not be measured, or written, in words.
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
     let rounds = arguments.run.rounds;
     out.print(&format!(
         "\n{}\nreading logs of {} MiB; {rounds} rounds\n\n",

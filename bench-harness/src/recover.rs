@@ -121,20 +121,16 @@ pub(crate) fn first_append(dir: &Path, options: &Options) -> Result<Duration, St
     Ok(took)
 }
 
-/// Measures one directory after the other.
+/// Measures one directory.
 ///
 /// # Errors
 /// What could not be measured, or written, in words.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if !interrupted() {
-            run_in(dir, number, arguments, out)?;
-        }
-    }
-    Ok(())
-}
-
-fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
     let rounds = arguments.run.rounds;
     out.print(&format!("\n{}\nopening a log; {rounds} rounds\n\n", dir.display()))?;
     let mut bench = Bench::new(&arguments.run, "recover", dir)?;

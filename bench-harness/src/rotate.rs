@@ -14,11 +14,11 @@ use ringlog::{Format, Log, Options, ReadError, Retention, SyncPolicy};
 use tempfile::TempDir;
 
 use crate::bench::Bench;
-use crate::compare::{OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
+use crate::compare::finish;
 use crate::contender::{Contender, Ringlog};
 use crate::environment::{interrupted, scratch};
 use crate::report::{Failure, Out};
-use crate::run::{Run, within};
+use crate::run::{Appends, Run, within};
 use crate::summary::Summary;
 use crate::workload::{self, Keep, Load, Outcome};
 
@@ -30,6 +30,12 @@ const SEGMENTS_KEPT: u64 = 4;
 
 /// With which segments.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    mut_arg("record_bytes", |bytes| bytes.default_value("4096")),
+    mut_arg("producers", |producers| producers.default_value("1")),
+    mut_arg("outstanding", |receipts| receipts.default_value("1")
+        .help("Receipts that each producer keeps in flight"))
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) run: Run,
@@ -42,18 +48,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = |text: &str| within(text, 0, 64))]
     followers: usize,
-    /// Payload of one record in bytes
-    #[arg(long, value_name = "N", default_value_t = 4096,
-        value_parser = |text: &str| within(text, 0, RECORD_BYTES_MAX))]
-    record_bytes: usize,
-    /// Number of producing threads
-    #[arg(long, value_name = "N", default_value_t = 1,
-        value_parser = |text: &str| within(text, 1, PRODUCERS_MAX))]
-    producers: usize,
-    /// Receipts that each producer keeps in flight
-    #[arg(long, value_name = "N", default_value_t = 1,
-        value_parser = |text: &str| within(text, 1, OUTSTANDING_MAX))]
-    outstanding: usize,
+    #[command(flatten)]
+    pub(crate) appends: Appends,
 }
 
 /// One way to run.
@@ -73,20 +69,16 @@ impl Way {
     }
 }
 
-/// Measures one directory after the other.
+/// Measures one directory.
 ///
 /// # Errors
 /// What could not be measured, or written, in words.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if !interrupted() {
-            run_in(dir, number, arguments, out)?;
-        }
-    }
-    Ok(())
-}
-
-fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
     let rounds = arguments.run.rounds;
     out.print(&format!("\n{}\nsegments come and go; {rounds} rounds\n\n", dir.display()))?;
     let mut bench = Bench::new(&arguments.run, "rotate", dir)?;
@@ -100,10 +92,7 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     {
         ways.push(Way { segment_mib: *smallest, followers: arguments.followers });
     }
-    let keep_all = Load {
-        keep: Keep::All,
-        ..bench.load(arguments.record_bytes, arguments.producers, arguments.outstanding)
-    };
+    let keep_all = Load { keep: Keep::All, ..arguments.appends.load(&bench) };
     let options = bench.options()?;
     let kept = scratch(bench.path())?;
     let mut summary = Summary::default();
@@ -125,7 +114,7 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     drop(logs);
     let details = ["rotations", "recycled_segments", "followed"];
     out.print(&summary.details("segments", &details))?;
-    finish(&bench, &summary, "segments", arguments.record_bytes, number, out)
+    finish(&bench, &summary, "segments", arguments.appends.record_bytes, number, out)
 }
 
 fn measure(way: Way, dir: &Path, options: &Options, load: &Load) -> Result<Outcome, String> {

@@ -1,16 +1,24 @@
 //! What all subcommands share: where, how often, how long, and what is left behind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use ringlog_disk::IoKind;
 
-use crate::environment::{Machine, Place};
+use crate::bench::Bench;
+use crate::environment::{Machine, Place, interrupted};
 use crate::measurement::{Environment, Line};
-use crate::report::Out;
+use crate::report::{Failure, Out};
+use crate::workload::Load;
 
 const ROUNDS_MAX: usize = 1000;
+/// Larger records fit no log.
+pub(crate) const RECORD_BYTES_MAX: usize = 8 << 20;
+/// Each has a histogram of some 200 KiB.
+pub(crate) const PRODUCERS_MAX: usize = 1024;
+/// For each producer.
+pub(crate) const OUTSTANDING_MAX: usize = 1 << 16;
 
 /// The flags of every subcommand
 #[derive(Clone, Debug, clap::Args)]
@@ -80,6 +88,50 @@ impl Run {
         out.json_line(&Line::Environment(environment))
             .map_err(|error| format!("cannot write the report: {error}"))?;
         Ok(out)
+    }
+
+    /// Begins the run, and measures one directory after the other until all are done or it is
+    /// interrupted. `measure` gets the number of the directory, too.
+    ///
+    /// # Errors
+    /// The first that went wrong; what had been measured before has been reported.
+    pub(crate) fn in_each_dir<A>(
+        &self,
+        bench: &str,
+        arguments: &A,
+        measure: fn(&A, &Path, usize, &mut Out) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut out = self.begin(bench)?;
+        for (number, dir) in self.dirs().iter().enumerate() {
+            if !interrupted() {
+                measure(arguments, dir, number, &mut out)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The flags of what appends one kind of records all the time. Subcommands have their own defaults.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Appends {
+    /// Payload of one record in bytes
+    #[arg(long, value_name = "N", default_value_t = 256,
+        value_parser = |text: &str| within(text, 0, RECORD_BYTES_MAX))]
+    pub(crate) record_bytes: usize,
+    /// Number of producing threads
+    #[arg(long, value_name = "N", default_value_t = 4,
+        value_parser = |text: &str| within(text, 1, PRODUCERS_MAX))]
+    pub(crate) producers: usize,
+    /// Receipts that each producer keeps in flight; 1: it waits for each append
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = |text: &str| within(text, 1, OUTSTANDING_MAX))]
+    pub(crate) outstanding: usize,
+}
+
+impl Appends {
+    /// The same for producers.
+    pub(crate) fn load(self, bench: &Bench<'_>) -> Load {
+        bench.load(self.record_bytes, self.producers, self.outstanding)
     }
 }
 

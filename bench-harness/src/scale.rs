@@ -6,11 +6,11 @@ use clap::ValueEnum;
 use ringlog::{Format, Options};
 
 use crate::bench::Bench;
-use crate::compare::{self, OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
+use crate::compare::{self, finish};
 use crate::environment::interrupted;
 use crate::mode::Mode;
 use crate::report::{Failure, Out};
-use crate::run::{Run, within};
+use crate::run::{OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, Run, within};
 use crate::summary::Summary;
 
 /// Threads that keep receipts in flight; more of them do not help.
@@ -125,20 +125,16 @@ impl Arguments {
     }
 }
 
-/// Runs every point on one directory after the other.
+/// Runs every point on one directory.
 ///
 /// # Errors
 /// What could not be measured, or written, in words.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if !interrupted() {
-            run_in(dir, number, arguments, out)?;
-        }
-    }
-    Ok(())
-}
-
-fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
     let points = arguments.points();
     out.print(&format!(
         "\n{}\n{}, {} points, {} rounds\n\n",

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use ringlog::{Durability, Log, Receipt, Stream, SyncPolicy};
 
 use crate::bench::Bench;
-use crate::compare::{OUTSTANDING_MAX, PRODUCERS_MAX, RECORD_BYTES_MAX, finish};
+use crate::compare::finish;
 use crate::contender::{Claims, Contender, Facts, Producer, Refusal, Ringlog};
 use crate::contender::{append, wait, wait_within};
 use crate::environment::interrupted;
 use crate::report::{Failure, Out};
-use crate::run::{Run, within};
+use crate::run::{Appends, Run, within};
 use crate::summary::Summary;
 use crate::workload;
 
@@ -20,6 +20,12 @@ const STREAMS_MAX: usize = 10_000_000;
 
 /// How many.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    mut_arg("producers", |producers| producers.default_value("1")
+        .help("Threads, each of which appends to its part of the streams in turns")),
+    mut_arg("outstanding", |receipts| receipts.default_value("256")
+        .help("Receipts that each of them keeps in flight"))
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) run: Run,
@@ -27,18 +33,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,1000,100000,1000000",
         value_parser = |text: &str| within(text, 1, STREAMS_MAX))]
     streams: Vec<usize>,
-    /// Payload of one record in bytes
-    #[arg(long, value_name = "N", default_value_t = 256,
-        value_parser = |text: &str| within(text, 0, RECORD_BYTES_MAX))]
-    record_bytes: usize,
-    /// Threads, each of which appends to its part of the streams in turns
-    #[arg(long, value_name = "N", default_value_t = 1,
-        value_parser = |text: &str| within(text, 1, PRODUCERS_MAX))]
-    producers: usize,
-    /// Receipts that each of them keeps in flight
-    #[arg(long, value_name = "N", default_value_t = 256,
-        value_parser = |text: &str| within(text, 1, OUTSTANDING_MAX))]
-    outstanding: usize,
+    #[command(flatten)]
+    pub(crate) appends: Appends,
 }
 
 /// The name of the stream of this number.
@@ -163,20 +159,16 @@ impl Producer for AroundProducer {
     }
 }
 
-/// Measures one directory after the other.
+/// Measures one directory.
 ///
 /// # Errors
 /// What could not be measured, or written, in words.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if !interrupted() {
-            run_in(dir, number, arguments, out)?;
-        }
-    }
-    Ok(())
-}
-
-fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
     let rounds = arguments.run.rounds;
     out.print(&format!("\n{}\nstreams in turns; {rounds} rounds\n\n", dir.display()))?;
     let mut bench = Bench::new(&arguments.run, "streams", dir)?;
@@ -189,11 +181,10 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
                 continue;
             }
             out.progress(&format!("round {round}, {label}"));
-            let load =
-                bench.load(arguments.record_bytes, arguments.producers, arguments.outstanding);
+            let load = arguments.appends.load(&bench);
             let measured = bench.measure_by(round, &load, |dir| {
                 let log = workload::open(dir, SyncPolicy::EveryCommit, &options)?;
-                let many = Many::new(log, *count, arguments.producers)?;
+                let many = Many::new(log, *count, arguments.appends.producers)?;
                 let (created, bytes) = (many.created, many.bytes);
                 let mut outcome = workload::run(&many, dir, &load)?;
                 many.close()?;
@@ -215,5 +206,5 @@ fn run_in(dir: &Path, number: usize, arguments: &Arguments, out: &mut Out) -> Re
     out.print(
         &summary.details("streams", &["created_us", "resident_bytes_of_streams", "reopened_us"]),
     )?;
-    finish(&bench, &summary, "streams", arguments.record_bytes, number, out)
+    finish(&bench, &summary, "streams", arguments.appends.record_bytes, number, out)
 }

@@ -94,26 +94,25 @@ struct Rivals<'a> {
     kept: HashMap<Engine, Kept>,
 }
 
-/// Measures in each directory, one after the other.
+/// Measures in one directory.
 ///
 /// # Errors
 /// What could not be measured, in words; what had been measured before has been reported. A report
 /// that cannot be written is an `io` error.
-pub(crate) fn run(arguments: &Arguments, out: &mut Out) -> Result<(), Failure> {
-    for (number, dir) in arguments.run.dirs().iter().enumerate() {
-        if interrupted() {
-            break;
-        }
-        let rivals = Rivals {
-            arguments,
-            dir,
-            bench: Bench::new(&arguments.run, "rivals", dir)?,
-            above: scratch(dir)?,
-            kept: HashMap::new(),
-        };
-        rivals.measure(number, out)?;
-    }
-    Ok(())
+pub(crate) fn run_in(
+    arguments: &Arguments,
+    dir: &Path,
+    number: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let rivals = Rivals {
+        arguments,
+        dir,
+        bench: Bench::new(&arguments.run, "rivals", dir)?,
+        above: scratch(dir)?,
+        kept: HashMap::new(),
+    };
+    rivals.measure(number, out)
 }
 
 impl Rivals<'_> {
