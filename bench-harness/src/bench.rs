@@ -52,11 +52,20 @@ pub(crate) struct Work {
     pub(crate) outcome: Outcome,
     pub(crate) open_loop: Option<OpenLoop>,
     pub(crate) read: Option<ReadFloor>,
+    /// See [`Measurement::label`].
+    pub(crate) label: Option<String>,
 }
 
 impl From<Outcome> for Work {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, open_loop: None, read: None }
+        Self { outcome, open_loop: None, read: None, label: None }
+    }
+}
+
+impl Work {
+    /// Sets it apart from others of the same mode and load.
+    pub(crate) fn labelled(self, label: &str) -> Self {
+        Self { label: Some(label.to_owned()), ..self }
     }
 }
 
@@ -211,7 +220,7 @@ impl<'a> Bench<'a> {
         floor: &Floor,
         moved: Option<f64>,
     ) -> Measured {
-        let Work { outcome, open_loop, read } = work;
+        let Work { outcome, open_loop, read, label } = work;
         let append_bytes = load.record_bytes * load.batch_records.max(1);
         let appends = outcome.records / load.batch_records.max(1) as u64;
         let facts = &outcome.facts;
@@ -255,6 +264,7 @@ impl<'a> Bench<'a> {
             engine: facts.engine.clone(),
             version: facts.version.clone(),
             mode: facts.mode.clone(),
+            label,
             durability: facts.class,
             media_within_ms: facts.media_within_ms,
             record_bytes: load.record_bytes as u64,

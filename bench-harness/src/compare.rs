@@ -145,6 +145,8 @@ pub(crate) fn disks(arguments: &Arguments, out: &mut Out) -> Result<(), Failure>
     if let Some(hdr) = &arguments.run.hdr {
         summary.write_hdr(hdr, arguments.run.name.as_deref().unwrap_or("disks"))?;
     }
+    // Of what could be measured, whatever else could not.
+    out.print(&recommend::text(&summary.lines()))?;
     summary.end()
 }
 

@@ -114,7 +114,7 @@ fn round_of(
                 due: arrived.due,
                 in_flight_max: arrived.outcome.in_flight_max,
             };
-            Ok(Work { outcome: arrived.outcome, open_loop: Some(open_loop), read: None })
+            Ok(Work { open_loop: Some(open_loop), ..arrived.outcome.into() })
         });
         summary.take(&label, measured, out)?;
     }

@@ -68,6 +68,8 @@ pub struct Environment {
     pub command: Vec<String>,
     /// Version of the harness, which is that of ringlog.
     pub version: String,
+    /// The commit that it was built of, with `+changes` behind it where more than that was built.
+    pub commit: Option<String>,
     /// When the run began, in seconds since 1970.
     pub started_unix_seconds: u64,
     /// What is the same for every directory.
@@ -98,6 +100,9 @@ pub struct Measurement {
     pub version: Option<String>,
     /// Durability mode in the engine's own words.
     pub mode: String,
+    /// What was measured, where rows of one mode and one load differ in something else: how many
+    /// streams, which segments, which log.
+    pub label: Option<String>,
     /// Where a record is when its append is acknowledged.
     pub durability: Class,
     /// Where an acknowledged record reaches the media later on: within so many ms.

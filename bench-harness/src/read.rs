@@ -155,7 +155,7 @@ fn from_end_to_end(
     let cost = log.scan(number)?;
     // Where batches without the stream are passed over, that counts: it is what a user waits for.
     let read = ReadFloor { before, after: log.raw_read()?, bytes: log.bytes() };
-    Ok(Work { outcome: outcome(facts, cost, record_bytes), open_loop: None, read: Some(read) })
+    Ok(Work { read: Some(read), ..outcome(facts, cost, record_bytes).into() })
 }
 
 fn follow(log: &Log, dir: &Path, facts: Facts, window: Duration) -> Result<Work, String> {

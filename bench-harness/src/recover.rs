@@ -154,7 +154,7 @@ pub(crate) fn run_in(
             let io = arguments.run.io.kind();
             let measured = bench.measure_by(round, &load, |dir| match bytes {
                 None => killed(dir, io, &options),
-                Some(bytes) => closed(dir, bytes, &options),
+                Some(bytes) => Ok(closed(dir, bytes, &options)?.labelled(&label)),
             });
             summary.take(&label, measured, out)?;
         }
@@ -182,7 +182,7 @@ fn killed(dir: &Path, io: IoKind, options: &Options) -> Result<Work, String> {
     outcome.claims.counts.insert("bytes_scanned", killed.scanned);
     outcome.claims.counts.insert("records_rewritten", killed.rewritten);
     let read = ReadFloor { before: killed.before, after: killed.after, bytes: killed.scanned };
-    Ok(Work { outcome, open_loop: None, read: Some(read) })
+    Ok(Work { read: Some(read), ..outcome.into() })
 }
 
 fn closed(dir: &Path, bytes: u64, options: &Options) -> Result<Work, String> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ringlog::{Format, Log, Options, ReadError, Retention, SyncPolicy};
 use tempfile::TempDir;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Work};
 use crate::compare::finish;
 use crate::contender::{Contender, Ringlog};
 use crate::environment::{interrupted, scratch};
@@ -105,7 +105,8 @@ pub(crate) fn run_in(
             out.progress(&format!("round {round}, {}", way.label()));
             let own = scratch(kept.path())?;
             let measured = bench.measure_by(round, &keep_all, |_| {
-                Ok(measure(*way, own.path(), &options, &keep_all)?.into())
+                let outcome = measure(*way, own.path(), &options, &keep_all)?;
+                Ok(Work::from(outcome).labelled(&way.label()))
             });
             logs.push(own);
             summary.take(&way.label(), measured, out)?;

@@ -71,6 +71,7 @@ impl Run {
             name: self.name.clone(),
             command: std::env::args().skip(1).collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: option_env!("RINGLOG_BENCH_COMMIT").map(str::to_owned),
             started_unix_seconds: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ringlog::{Durability, Log, Receipt, Stream, SyncPolicy};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Work};
 use crate::compare::finish;
 use crate::contender::{Claims, Contender, Facts, Producer, Refusal, Ringlog};
 use crate::contender::{append, wait, wait_within};
@@ -198,7 +198,7 @@ pub(crate) fn run_in(
                 counts.insert("created_us", us(created));
                 counts.insert("resident_bytes_of_streams", bytes);
                 counts.insert("reopened_us", us(reopened));
-                Ok(outcome.into())
+                Ok(Work::from(outcome).labelled(&label))
             });
             summary.take(&label, measured, out)?;
         }

@@ -73,6 +73,28 @@ fn every_mode_gives_one_json_object_and_nothing_is_left_behind() {
 }
 
 #[test]
+fn a_run_says_of_which_commit_it_is() {
+    let git = |arguments: &[&str]| {
+        let manifest = env!("CARGO_MANIFEST_DIR");
+        let done = Command::new("git").args(["-C", manifest]).args(arguments).output().ok()?;
+        done.status.success().then(|| text(&done.stdout).trim().to_owned())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let more = ["--modes", "synced", "--max-bytes", "25600", "--json", "-"];
+    let done = compare(dir.path(), &more);
+    let said = lines(&done.stdout).environment.commit;
+    let prefix = git(&["rev-parse", "--show-prefix"]);
+    let Some(head) =
+        git(&["rev-parse", "HEAD"]).filter(|_| prefix.as_deref() == Some("bench-harness/"))
+    else {
+        assert_eq!(said, None, "nothing is known");
+        return;
+    };
+    let said = said.expect("a commit");
+    assert!(said == head || said == format!("{head}+changes"), "{said} is not {head}");
+}
+
+#[test]
 fn blocking_calls_are_used_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();

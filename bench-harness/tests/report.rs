@@ -260,6 +260,26 @@ fn histograms_are_merged_and_not_averaged() {
 }
 
 #[test]
+fn rows_that_differ_in_their_label_only_stand_apart() {
+    let line = |round, label: &str, us| {
+        let mut line = measurement("rotate", "synced", round, us);
+        line.label = Some(label.to_owned());
+        line
+    };
+    let measured = both_rounds(|round| vec![line(round, "large", 100), line(round, "small", 150)]);
+    let page = page(&[json("rotate", measured)]);
+    let document = parse(&page);
+    let latency = chart(&document, "Latency by percentile");
+    assert_eq!(count(latency, "path", "line"), 2, "two rounds each");
+    for name in ["synced: large", "synced: small"] {
+        let cells = document
+            .descendants()
+            .filter(|node| node.has_tag_name("td") && node.text() == Some(name));
+        assert_eq!(cells.count(), 2, "{name}: a row in each of the two tables");
+    }
+}
+
+#[test]
 fn what_files_say_cannot_become_markup() {
     let evil = "<script>alert(1)</script>&\"'";
     let mut line = measurement("compare", "synced", 1, 100);

@@ -39,6 +39,10 @@ fn once(command: &str, seconds: &str, arguments: &[&str]) -> (Vec<Measurement>, 
     (lines.measurements, told)
 }
 
+fn labels(lines: &[Measurement]) -> Vec<Option<&str>> {
+    lines.iter().map(|line| line.label.as_deref()).collect()
+}
+
 /// The same, also with blocking calls.
 fn smallest_of_both(command: &str, arguments: &[&str]) -> Vec<Measurement> {
     let (blocking, _) = smallest(command, &[arguments, &["--io", "blocking"]].concat());
@@ -122,6 +126,7 @@ fn streams_are_appended_to_in_turns() {
     let lines = smallest_of_both("streams", &["--streams", "1,100", "--outstanding", "16"]);
     let counts: Vec<f64> = lines.iter().map(|line| line.detail["streams"]).collect();
     assert_eq!(counts, [1.0, 100.0]);
+    assert_eq!(labels(&lines), [Some("1 streams"), Some("100 streams")]);
     assert!(lines.iter().all(|line| line.detail.contains_key("reopened_us")), "{lines:?}");
 }
 
@@ -136,6 +141,8 @@ fn recover_opens_logs_that_were_killed_and_closed() {
         assert_eq!(line.detail["log_bytes"], bytes, "{line:?}");
         assert_eq!(line.records, 7, "{line:?}");
     }
+    let closed = |mib: u64| format!("{mib} MiB, closed: to the first append");
+    assert_eq!(labels(&lines), [None, Some(&*closed(0)), Some(&*closed(2))]);
 }
 
 #[test]
@@ -157,6 +164,9 @@ fn rotate_compares_sizes_of_segments_and_followers() {
     assert_eq!(lines.len(), 3);
     assert!(lines[2].detail.contains_key("followed"), "{:?}", lines[2]);
     assert!(lines[1].detail.contains_key("rotations"), "{:?}", lines[1]);
+    let expected =
+        ["segments of 4 MiB", "segments of 1 MiB", "segments of 1 MiB, retention, 2 followers"];
+    assert_eq!(labels(&lines), expected.map(Some));
 }
 
 #[test]
@@ -173,6 +183,8 @@ fn disks_are_measured_in_turns() {
     let (one, other) = (dir.path(), Path::new(other));
     assert_eq!(turns, [("synced", one), ("synced", other), ("memory", one), ("memory", other)]);
     for dir in [one, other] {
+        let advice = format!("recommendation for {}: ", dir.display());
+        assert!(text(&done.stderr).contains(&advice), "{}", text(&done.stderr));
         assert_empty(dir);
     }
 }

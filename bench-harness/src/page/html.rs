@@ -114,12 +114,15 @@ fn table(page: &mut String, class: &str, caption: &str, head: &[&str], rows: &[V
 
 fn truth(page: &mut String, environment: &Environment) {
     let machine = &environment.machine;
+    let commit =
+        environment.commit.as_ref().map_or_else(String::new, |at| format!(" (commit {at})"));
     let _ = writeln!(
         page,
-        "<p><code>ringlog-bench {}</code><br/><span class=\"soft\">version {}, {} rounds of {} s, \
+        "<p><code>ringlog-bench {}</code><br/><span class=\"soft\">version {}{}, {} rounds of {} s, \
          begun {} UTC</span></p><p>{}{}</p>",
         escape(&environment.command.join(" ")),
         escape(&environment.version),
+        escape(&commit),
         environment.rounds,
         digits(environment.seconds),
         date(environment.started_unix_seconds),

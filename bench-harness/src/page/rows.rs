@@ -29,14 +29,15 @@ impl<'a> Row<'a> {
         self.each(|line| Some(line.records_per_second))
     }
 
-    /// The engine where it is not ringlog, and its mode.
+    /// The engine where it is not ringlog, its mode, and what else sets it apart.
     pub(super) fn short(&self) -> String {
         let line = self.first();
         let load = line.open_loop.map_or_else(String::new, |open| {
             format!(" at {:.0} %", open.part_of_saturation * 100.0)
         });
+        let label = line.label.as_ref().map_or_else(String::new, |label| format!(": {label}"));
         if line.engine == "ringlog" {
-            format!("{}{load}", line.mode)
+            format!("{}{load}{label}", line.mode)
         } else {
             format!("{} ({}){load}", line.engine, line.mode)
         }
@@ -103,15 +104,18 @@ fn work(line: &Measurement) -> impl PartialEq + use<'_> {
     (&line.dir, many, durable, special)
 }
 
-fn same(a: &Measurement, b: &Measurement) -> bool {
+fn same<'a>(a: &'a Measurement, b: &'a Measurement) -> bool {
     let part = |line: &Measurement| line.open_loop.map(|o| (o.part_of_saturation * 1e4) as u64);
     let many = |line: &Measurement| {
         (line.record_bytes, line.batch_records, line.producers, line.outstanding, line.shards)
     };
     let who = |line: &Measurement| (line.durability, line.media_within_ms, part(line));
-    // A different number of streams or segments is a different thing, too.
+    // A different number of streams is a different thing, also where no label says so.
     let streams = |line: &Measurement| line.detail.get("streams").map(|n| n.to_bits());
-    (&a.bench, &a.dir, &a.engine, &a.mode) == (&b.bench, &b.dir, &b.engine, &b.mode)
+    let name = |line: &'a Measurement| {
+        (&line.bench, &line.dir, &line.engine, &line.mode, line.label.as_deref())
+    };
+    name(a) == name(b)
         && many(a) == many(b)
         && who(a) == who(b)
         && streams(a) == streams(b)
