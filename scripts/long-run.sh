@@ -48,8 +48,8 @@ in_minutes() { awk -v s="$share" 'BEGIN { printf "%.2f", s / 60 }'; }
 histories() {
     local end=$((SECONDS + share)) at=$seed
     while [ "$SECONDS" -lt "$end" ]; do
-        "$sim" --seeds "$at..$((at + 5000))"
-        at=$((at + 5000))
+        "$sim" --seeds "$at..$((at + 500))"
+        at=$((at + 500))
     done
 }
 crash_states() { "$sim" crash-states --states 500000000 --seed "$seed" --minutes "$(in_minutes)"; }

@@ -14,8 +14,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 5_000_000)]
     states: u64,
     /// End after so many minutes at the latest.
-    #[arg(long, value_name = "M")]
-    minutes: Option<u64>,
+    #[arg(long, value_name = "M", value_parser = super::minutes)]
+    minutes: Option<Duration>,
     /// How many workloads run side by side.
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: usize,
@@ -37,7 +37,7 @@ pub(crate) fn run_suite(args: &Args) -> ExitCode {
     println!("{} workloads, seed {}", NAMES.len(), args.seed);
     let size = Size {
         states: args.states,
-        at_most: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        at_most: args.minutes,
         threads: args.threads,
         seed: args.seed,
         one_in: args.one_in,

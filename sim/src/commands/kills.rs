@@ -18,8 +18,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 100)]
     kills: u64,
     /// Go on for so many minutes, however many kills that are.
-    #[arg(long, value_name = "M")]
-    minutes: Option<f64>,
+    #[arg(long, value_name = "M", value_parser = super::minutes)]
+    minutes: Option<Duration>,
     /// Decides what is decided by chance.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -52,8 +52,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Trouble> {
     let stop = Stop::on_signals()?;
     let programs = Programs::find(args.ringlog.clone())?;
     let dir = args.dir.clone().or_else(|| std::env::var_os("RINGLOG_TEST_DIR").map(PathBuf::from));
-    let until =
-        args.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
+    let until = args.minutes.map(|minutes| Instant::now() + minutes);
     let settings = Settings {
         kills: if until.is_some() { 0 } else { args.kills },
         until,

@@ -25,8 +25,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 30)]
     cuts: u64,
     /// Go on for so many minutes, however many cuts that are.
-    #[arg(long, value_name = "M")]
-    minutes: Option<f64>,
+    #[arg(long, value_name = "M", value_parser = super::minutes)]
+    minutes: Option<Duration>,
     /// Decides what is decided by chance.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -79,8 +79,7 @@ fn run_inside(args: &Args) -> Result<ExitCode, Trouble> {
     if file_systems.is_empty() {
         return Ok(ExitCode::from(SKIPPED));
     }
-    let until =
-        args.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
+    let until = args.minutes.map(|minutes| Instant::now() + minutes);
     let settings = Settings {
         cuts: if until.is_some() { 0 } else { args.cuts },
         until,

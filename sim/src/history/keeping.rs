@@ -33,8 +33,12 @@ pub(super) struct Keeping {
     bounds: Retention,
     /// `keep_sealed` of the trims that were asked for.
     trims: Vec<usize>,
-    /// Bounds that were asked for by hand.
-    retains: Vec<Retention>,
+    /// Bounds that were asked for by hand, and what the wall clock said when they were asked for or
+    /// answered: what was old then may go later, when a failed manifest is tried again.
+    retains: Vec<(Retention, u64)>,
+    /// The latest that the wall clock has said in this life before it jumped: what was old then may go
+    /// later as well.
+    trusted_ns: u64,
     /// The clock has jumped, and nobody has vouched for it since.
     pub(super) distrusted: bool,
     /// Below which offset a trim of each stream was acknowledged.
@@ -63,6 +67,7 @@ impl Keeping {
         Self {
             bounds: options.retention,
             trims: Vec::new(),
+            trusted_ns: 0,
             retains: Vec::new(),
             distrusted: now.wall_ns + JUMP_NS < newest_ns,
             trimmed: BTreeMap::new(),
@@ -77,13 +82,17 @@ impl Keeping {
         self.trims.push(keep_sealed);
     }
 
-    pub(super) fn retain_asked(&mut self, bounds: Retention) {
-        self.retains.push(bounds);
+    pub(super) fn retain_asked(&mut self, bounds: Retention, now: Time) {
+        self.retains.push((bounds, now.wall_ns));
         self.distrusted = false;
     }
 
-    /// The wall clock was moved by so much, while somebody was perhaps about to vouch for it.
-    pub(super) fn clock_moved(&mut self, by_ns: i128, vouched: bool) {
+    /// The wall clock, which said `before_ns`, was moved by so much, while somebody was perhaps about to
+    /// vouch for it.
+    pub(super) fn clock_moved(&mut self, before_ns: u64, by_ns: i128, vouched: bool) {
+        if !self.distrusted {
+            self.trusted_ns = self.trusted_ns.max(before_ns);
+        }
         if by_ns.unsigned_abs() > u128::from(JUMP_NS) {
             self.distrusted = !vouched;
             self.counts.jumps += 1;
@@ -114,16 +123,20 @@ impl Keeping {
     }
 
     fn reason(&mut self, one: &Dropped, left: u64, here: &[Lies], now: Time) -> Option<&mut u64> {
-        let by_age = |bounds: &Retention| {
+        let by_age = |bounds: &Retention, wall_ns: u64| {
             let age = bounds.max_age.map(|age| age.as_nanos() as u64);
-            age.is_some_and(|age| one.last_ns.saturating_add(age) <= now.wall_ns)
+            age.is_some_and(|age| one.last_ns.saturating_add(age) <= wall_ns)
         };
         let by_number = |bounds: &Retention| bounds.max_segments.is_some_and(|max| left >= max);
         let by_bytes = |bounds: &Retention| {
             let least = |files: u64| files.saturating_sub(1 + AHEAD + SEALING);
             bounds.max_bytes.is_some_and(|max| left >= least(max / SEGMENT_BYTES))
         };
-        let any = |bounds: &Retention| by_age(bounds) || by_number(bounds) || by_bytes(bounds);
+        let now_ns = if self.distrusted { 0 } else { now.wall_ns };
+        let trusted_ns = self.trusted_ns.max(now_ns);
+        let any = |(bounds, asked_ns): &(Retention, u64)| {
+            by_age(bounds, now.wall_ns.max(*asked_ns)) || by_number(bounds) || by_bytes(bounds)
+        };
         let asked =
             self.trims.iter().any(|keep| left >= *keep as u64) || self.retains.iter().any(any);
         let by_streams = self.not_trimmed(one, here).next().is_none();
@@ -132,7 +145,7 @@ impl Keeping {
             () if asked => Some(&mut counts.by_request),
             () if by_number(&self.bounds) => Some(&mut counts.by_number),
             () if by_bytes(&self.bounds) => Some(&mut counts.by_bytes),
-            () if by_age(&self.bounds) && !self.distrusted => Some(&mut counts.by_age),
+            () if by_age(&self.bounds, trusted_ns) => Some(&mut counts.by_age),
             () if by_streams => Some(&mut counts.by_streams),
             () => None,
         }

@@ -192,7 +192,7 @@ impl Life {
                 (Request::Close, _) => self.close_refused = true,
                 (Request::Trim { .. } | Request::Retain(_), Reply::Trimmed { segments }) => {
                     if let Request::Retain(bounds) = request {
-                        self.keeping.retain_asked(bounds); // it may have come after a jump
+                        self.keeping.retain_asked(bounds, self.now); // it may have come after a jump
                     }
                     self.counts.trimmed_segments += segments;
                 }
@@ -205,7 +205,7 @@ impl Life {
         self.counts.requests += 1;
         match request {
             Request::Trim { keep_sealed } => self.keeping.trim_asked(keep_sealed),
-            Request::Retain(bounds) => self.keeping.retain_asked(bounds),
+            Request::Retain(bounds) => self.keeping.retain_asked(bounds, self.now),
             _ => {}
         }
         let answer = self.shard.request(request);
@@ -276,11 +276,11 @@ impl Life {
         if rng.below(4) == 3 {
             let jump = rng.below(2 * 3_600_000 * MS);
             let jump = i128::from(jump) - i128::from(3_600_000 * MS);
-            let wall_ns = i128::from(self.now.wall_ns) + jump;
-            self.now.wall_ns = wall_ns as u64;
+            let before_ns = self.now.wall_ns;
+            self.now.wall_ns = (i128::from(before_ns) + jump) as u64;
             // A request that is on its way may come after the jump, and vouches for the clock then.
             let vouched = |asked: &Asked| matches!(asked.request, Request::Retain(_));
-            self.keeping.clock_moved(jump, self.asked.iter().any(vouched));
+            self.keeping.clock_moved(before_ns, jump, self.asked.iter().any(vouched));
             told += &format!(", and the clock jumps by {jump} ns");
         }
         self.turn();
