@@ -145,7 +145,7 @@ pub struct BlockPool(Arc<Arena>);
 
 impl BlockPool {
     /// Maps memory for `count` blocks of `block_bytes` (rounded up to a multiple of 4096; both at
-    /// least 1). The pages are touched here, not on the way of a record.
+    /// least 1). The kernel finds a page for it at its first use.
     ///
     /// Fails with [`DiskErrorKind::Limit`] when the memory is not to be had.
     pub fn new(count: u32, block_bytes: usize) -> Result<Self, DiskError> {
@@ -178,6 +178,15 @@ impl BlockPool {
             #[cfg(loom)]
             touched: (0..count).map(|_| loom::cell::UnsafeCell::new(())).collect(),
         })))
+    }
+
+    /// As [`Self::new`]; all pages are there when it returns, and no user of a block waits for one.
+    /// Takes the time of clearing them: some 0.1 ms for each MiB.
+    pub fn resident(count: u32, block_bytes: usize) -> Result<Self, DiskError> {
+        let pool = Self::new(count, block_bytes)?;
+        let (start, bytes) = pool.mapping();
+        touch(start, bytes);
+        Ok(pool)
     }
 
     /// Takes a block, or `None` when all are out (or, rarely, when one comes back at this very
@@ -363,10 +372,19 @@ fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     let Some(base) = NonNull::new(base.cast::<u8>()) else {
         return Err(DiskError::new(DiskErrorKind::Limit, "map memory for blocks"));
     };
-    // SAFETY: our own mapping of `bytes` bytes; touching it makes the pages present.
-    unsafe { std::ptr::write_bytes(base.as_ptr(), 0, bytes) };
     Ok((base, huge))
 }
+
+/// Has the kernel make the pages present, all zeros, without writing to them a second time.
+/// A kernel before 5.14 does not know how: there, as when it cannot, they come at their first use.
+#[cfg(not(miri))]
+fn touch(start: *mut u8, bytes: usize) {
+    // SAFETY: the mapping is the caller's; this changes no byte of it.
+    unsafe { libc::madvise(start.cast(), bytes, libc::MADV_POPULATE_WRITE) };
+}
+
+#[cfg(miri)]
+fn touch(_: *mut u8, _: usize) {}
 
 #[cfg(test)]
 mod tests {

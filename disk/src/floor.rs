@@ -105,7 +105,7 @@ impl FloorFile {
         at_most: Duration,
     ) -> Result<Vec<u64>, DiskError> {
         let mut places = self.places(bytes)?;
-        let pool = BlockPool::new(1, bytes)?;
+        let pool = BlockPool::resident(1, bytes)?;
         let slices = [Slice { block: fill(&pool)?, len: bytes }];
         let mut parts = Parts::default();
         let mut samples = Vec::with_capacity(rounds);
@@ -167,7 +167,7 @@ impl FloorFile {
     ) -> Result<Throughput, DiskError> {
         let places = self.places(bytes)?;
         let depth = depth.clamp(1, 1024);
-        let pool = BlockPool::new(depth as u32, bytes)?;
+        let pool = BlockPool::resident(depth as u32, bytes)?;
         let mut blocks = Vec::with_capacity(depth);
         for _ in 0..depth {
             blocks.push(fill(&pool)?);

@@ -238,7 +238,7 @@ impl Runner {
             }
             let zeros = match &self.zeros {
                 Some(pool) => pool.clone(),
-                None => self.zeros.insert(BlockPool::new(1, FILL_BYTES)?).clone(),
+                None => self.zeros.insert(BlockPool::resident(1, FILL_BYTES)?).clone(),
             };
             let Some(block) = zeros.take() else {
                 return Err(DiskError::new(DiskErrorKind::Limit, doing));

@@ -485,7 +485,7 @@ impl Pools {
     /// See [`Options::memory_bytes`].
     pub(crate) fn new(options: &Options, format: FrozenFormat) -> Result<Self, DiskError> {
         let sizes = Sizes::new(options, format);
-        let pool = |(count, bytes): (usize, usize)| BlockPool::new(count as u32, bytes);
+        let pool = |(count, bytes): (usize, usize)| BlockPool::resident(count as u32, bytes);
         Ok(Self {
             small: pool(sizes.small)?,
             large: pool(sizes.large)?,

@@ -76,7 +76,7 @@ pub(super) fn measure(
         Effort::Full => &FULL,
     };
     // The largest commit, and as many as are in flight at once.
-    let pool = BlockPool::new(DEPTH_MAX as u32, SIZES[SIZES.len() - 1])?;
+    let pool = BlockPool::resident(DEPTH_MAX as u32, SIZES[SIZES.len() - 1])?;
     let mut options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
     let dsync = open(dir, None, kind, &options)?;
     fill(&pool);
