@@ -44,6 +44,19 @@ check: fmt-check lint test features doc deny
 bench-compare *ARGS:
     cargo run --release -p bench-harness -- compare {{ ARGS }}
 
+# Holds the name of the baseline that `bench-save` has saved last.
+last_baseline := env("CARGO_TARGET_DIR", "target") / "last-bench-baseline"
+
+# Micro-benchmarks, kept as a baseline; arguments go to criterion (for example `just bench-save before frame`).
+bench-save NAME="saved" *ARGS:
+    cargo bench -p bench-harness -- --save-baseline {{ NAME }} {{ ARGS }}
+    @echo {{ NAME }} >"{{ last_baseline }}"
+
+# Micro-benchmarks, compared with the baseline that `bench-save` has saved last.
+bench *ARGS:
+    @test -s "{{ last_baseline }}" || { echo "there is no baseline yet: just bench-save" >&2; exit 1; }
+    cargo bench -p bench-harness -- --baseline-lenient "$(cat "{{ last_baseline }}")" {{ ARGS }}
+
 # Real text through the command-line tool and back, in one directory; see scripts/real-input.sh.
 real-input *ARGS:
     scripts/real-input.sh {{ ARGS }}
