@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use crate::op::{DiskError, DiskErrorKind};
 use crate::planted::{Bug, planted};
+use crate::resident::STEP_BYTES;
 use crate::sync::ArrayQueue;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Blocks begin at multiples of this: enough for every direct-I/O alignment in use.
 pub const BLOCK_ALIGN_BYTES: usize = 4096;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Distinguishes pools, so that a disk can find the registered buffer of a block.
 static NEXT_POOL_ID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -30,6 +31,8 @@ struct Arena {
     block_bytes: usize,
     count: u32,
     huge_pages_advised: bool,
+    /// All pages are there.
+    resident: std::sync::atomic::AtomicBool,
     free: ArrayQueue<u32>,
     /// One more free block, or [`NONE`]: one that came back lately, so that a user of one block at a
     /// time has memory that the caches still hold, instead of going around in the whole pool.
@@ -173,6 +176,7 @@ impl BlockPool {
             block_bytes,
             count,
             huge_pages_advised,
+            resident: std::sync::atomic::AtomicBool::new(false),
             free,
             warm: AtomicU32::new(NONE),
             #[cfg(loom)]
@@ -181,12 +185,35 @@ impl BlockPool {
     }
 
     /// As [`Self::new`]; all pages are there when it returns, and no user of a block waits for one.
-    /// Takes the time of clearing them: some 0.1 ms for each MiB.
+    /// Takes the time of clearing them: some 0.1 ms for each MiB, much more where the host has to find
+    /// them first.
     pub fn resident(count: u32, block_bytes: usize) -> Result<Self, DiskError> {
         let pool = Self::new(count, block_bytes)?;
-        let (start, bytes) = pool.mapping();
-        touch(start, bytes);
+        pool.make_resident();
         Ok(pool)
+    }
+
+    /// Has the kernel make all pages present, whoever uses the blocks meanwhile; where the memory is
+    /// not to be had, the rest comes at its first use. See also [`crate::MakingResident`].
+    pub fn make_resident(&self) {
+        self.make_resident_until(&|| false);
+    }
+
+    /// The same. False when it was stopped, or the memory is not to be had.
+    pub(crate) fn make_resident_until(&self, stopped: &dyn Fn() -> bool) -> bool {
+        let (start, bytes) = self.mapping();
+        let whole = (0..bytes)
+            .step_by(STEP_BYTES)
+            .all(|at| !stopped() && touch(start.wrapping_add(at), STEP_BYTES.min(bytes - at)));
+        if whole {
+            self.0.resident.store(true, Ordering::Release);
+        }
+        whole
+    }
+
+    /// Whether all pages are there.
+    pub fn is_resident(&self) -> bool {
+        self.0.resident.load(Ordering::Acquire)
     }
 
     /// Takes a block, or `None` when all are out (or, rarely, when one comes back at this very
@@ -375,16 +402,20 @@ fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     Ok((base, huge))
 }
 
-/// Has the kernel make the pages present, all zeros, without writing to them a second time.
-/// A kernel before 5.14 does not know how: there, as when it cannot, they come at their first use.
+/// Has the kernel make pages present, without a change to what is in them. False when they are not to be
+/// had. A kernel before 5.14 does not know how: there they come at their first use, or when they are
+/// registered with a ring.
 #[cfg(not(miri))]
-fn touch(start: *mut u8, bytes: usize) {
-    // SAFETY: the mapping is the caller's; this changes no byte of it.
-    unsafe { libc::madvise(start.cast(), bytes, libc::MADV_POPULATE_WRITE) };
+fn touch(start: *mut u8, bytes: usize) -> bool {
+    // SAFETY: the range lies in the caller's mapping, and no byte of it changes.
+    let done = unsafe { libc::madvise(start.cast(), bytes, libc::MADV_POPULATE_WRITE) };
+    done == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
 }
 
 #[cfg(miri)]
-fn touch(_: *mut u8, _: usize) {}
+fn touch(_: *mut u8, _: usize) -> bool {
+    true
+}
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ fn run_suite(below: &Path, kind: IoKind, options: &DiskOptions) -> DiskFacts {
     let mut home: Option<TempDir> = None;
     let mut facts = None;
     suite::run_all(&mut || {
-        let pool = BlockPool::new(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
+        let pool = BlockPool::resident(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
         let new_home = home.insert(TempDir::new_in(below).unwrap());
         let dir = Dir::open(new_home.path()).unwrap();
         let options = DiskOptions { pools: vec![pool.clone()], ..options.clone() };
@@ -91,7 +91,7 @@ fn uring_keeps_the_contract() {
 #[test]
 fn memory_keeps_the_contract() {
     suite::run_all(&mut || {
-        let pool = BlockPool::new(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
+        let pool = BlockPool::resident(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
         (Box::new(crate::MemoryDevice::new().root().disk()), pool)
     });
 }

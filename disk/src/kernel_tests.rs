@@ -79,7 +79,7 @@ fn each_disk(dir: &Dir, pool: &BlockPool, mut check: impl FnMut(&mut AnyDisk, &s
     }
 }
 
-fn write(disk: &mut AnyDisk, offset: u64, data: Vec<Slice>, flush: Flush) -> Completion {
+fn write(disk: &mut dyn Disk, offset: u64, data: Vec<Slice>, flush: Flush) -> Completion {
     run(disk, Op::Write { file: FileId(0), offset, data, flush })
 }
 
@@ -106,7 +106,7 @@ fn a_write_cut_short_by_the_file_size_limit_fails() {
         return;
     }
     let (_home, dir) = home();
-    let pool = BlockPool::new(8, 8192).unwrap();
+    let pool = BlockPool::resident(8, 8192).unwrap();
     let bytes = 64 << 10;
     let create = Op::Create { file: FileId(0), name: name("file"), bytes };
     let mut first = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
@@ -144,7 +144,7 @@ fn cut_writes_among_whole_ones_are_told_apart() {
         return;
     }
     let (_home, dir) = home();
-    let pool = BlockPool::new(64, 8192).unwrap();
+    let pool = BlockPool::resident(64, 8192).unwrap();
     let mut first = open(&dir, None, IoKind::Blocking, &DiskOptions::default()).unwrap();
     let create = Op::Create { file: FileId(0), name: name("file"), bytes: 512 << 10 };
     run(&mut first, create).result.unwrap();
@@ -187,7 +187,7 @@ fn signals_do_not_disturb() {
     let set = unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()) };
     assert_eq!(set, 0);
     let (_home, dir) = home();
-    let pool = BlockPool::new(1, 8192).unwrap();
+    let pool = BlockPool::resident(1, 8192).unwrap();
     let stop = AtomicBool::new(false);
     // SAFETY: the calling thread's own handle; it outlives the scope below.
     let driver = unsafe { libc::pthread_self() };
@@ -276,7 +276,7 @@ fn a_flush_that_the_kernel_refuses_is_told() {
 
 fn a_flush_is_refused(what: &str) {
     let (_home, dir) = home();
-    let pool = BlockPool::new(4, 8192).unwrap();
+    let pool = BlockPool::resident(4, 8192).unwrap();
     let (segment, manifest) = (name("segment"), name("manifest"));
     let options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
     let replace = |content: &[u8]| Op::Replace { name: manifest.clone(), content: content.into() };
@@ -341,7 +341,7 @@ fn refused_direct_io_leads_to_the_page_cache_and_a_note() {
         return;
     }
     let (_home, dir) = home();
-    let pool = BlockPool::new(4, 8192).unwrap();
+    let pool = BlockPool::resident(4, 8192).unwrap();
     each_disk(&dir, &pool, |disk, what| {
         assert!(!disk.facts().direct, "{what}");
         let notes = &disk.facts().notes;
@@ -361,10 +361,10 @@ fn forbidden_huge_pages_are_seen() {
     if !in_child("forbidden_huge_pages_are_seen", "huge pages") {
         return;
     }
-    let before = BlockPool::new(1, 4096).unwrap().huge_pages_advised();
+    let before = BlockPool::resident(1, 4096).unwrap().huge_pages_advised();
     // SAFETY: no memory is involved; it concerns this child process alone.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }, 0);
-    assert!(!BlockPool::new(1, 4096).unwrap().huge_pages_advised());
+    assert!(!BlockPool::resident(1, 4096).unwrap().huge_pages_advised());
     println!("without the ban: {before}");
 }
 
@@ -413,7 +413,7 @@ fn a_memory_lock_limit_is_noted_and_survived() {
         let other = unsafe { libc::setuid(65534) };
         assert_eq!(other, 0);
     }
-    let pool = BlockPool::new(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
+    let pool = BlockPool::resident(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
     let options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
     let mut disk = match open(&dir, None, IoKind::Uring, &options) {
         Ok(disk) => disk,
@@ -429,6 +429,37 @@ fn a_memory_lock_limit_is_noted_and_survived() {
         .unwrap();
     let data = vec![slice(&pool, 8192, 1), slice(&pool, 4096, 2)];
     assert_eq!(write(&mut disk, 0, data, Flush::Own).result, Ok(Done::Wrote));
+}
+
+/// A ring takes memory that is not resident yet as it is, and registers it later: what was written
+/// before, in between and afterwards is the same.
+#[test]
+fn memory_is_registered_once_it_is_resident() {
+    let (home, dir) = home();
+    let pool = BlockPool::new(suite::POOL_BLOCKS, suite::POOL_BLOCK_BYTES).unwrap();
+    let options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
+    let mut disk = match crate::UringDisk::open(&dir, None, &options) {
+        Ok(disk) => disk,
+        Err(error) => return skipped(format_args!("io_uring: {error}")),
+    };
+    if crate::sys::lockable_bytes().is_some() {
+        return skipped(format_args!("the memory that this process may lock is limited"));
+    }
+    let create = Op::Create { file: FileId(0), name: name("file"), bytes: 65536 };
+    run(&mut disk, create).result.unwrap();
+    let both = |disk: &mut crate::UringDisk, offset: u64, fill: u8| {
+        let data = vec![slice(&pool, 8192, fill), slice(&pool, 4096, fill + 1)];
+        assert_eq!(write(disk, offset, data, Flush::Own).result, Ok(Done::Wrote));
+        disk.registers(&pool)
+    };
+    assert!(!both(&mut disk, 0, 1));
+    pool.make_resident();
+    assert!(both(&mut disk, 12288, 3));
+    drop(disk);
+    let bytes = std::fs::read(home.path().join("file")).unwrap();
+    let runs: Vec<(u8, usize)> =
+        bytes[..24576].chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
+    assert_eq!(runs, [(1, 8192), (2, 4096), (3, 8192), (4, 4096)]);
 }
 
 #[test]
@@ -524,7 +555,7 @@ fn directories_are_created_opened_and_listed() {
 fn the_lock_lives_as_long_as_the_disk() {
     let (home, dir) = home();
     let pause = Duration::from_secs(5);
-    each_disk(&dir, &BlockPool::new(1, 4096).unwrap(), |_, what| {
+    each_disk(&dir, &BlockPool::resident(1, 4096).unwrap(), |_, what| {
         let kind = if what.starts_with("Uring") { IoKind::Uring } else { IoKind::Blocking };
         let lock = Dir::open(home.path()).unwrap();
         assert!(lock.lock_exclusive(pause).unwrap(), "{what}");
@@ -610,7 +641,7 @@ fn a_write_to_a_full_disk_is_told() {
     }
     let dir = Dir::open(home.path()).unwrap();
     assert_eq!(dir.file_system().unwrap(), "tmpfs", "the small file system is mounted");
-    let pool = BlockPool::new(8, 65536).unwrap();
+    let pool = BlockPool::resident(8, 65536).unwrap();
     each_disk(&dir, &pool, |disk, what| {
         let create = Op::Create { file: FileId(0), name: name("file"), bytes: 0 };
         run(disk, create).result.unwrap();
@@ -665,7 +696,7 @@ fn the_lock_of_a_killed_process_ends() {
     let dir = Dir::open(Path::new(&path)).unwrap();
     if std::env::var_os(CHILD).is_some() {
         assert!(dir.try_lock_exclusive().unwrap());
-        let pool = BlockPool::new(64, 65536).unwrap();
+        let pool = BlockPool::resident(64, 65536).unwrap();
         let options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
         let mut disk = open(&dir, Some(&dir), IoKind::Auto, &options).unwrap();
         let create = Op::Create { file: FileId(0), name: name("file"), bytes: 4 << 20 };
@@ -692,7 +723,8 @@ fn the_lock_of_a_killed_process_ends() {
 #[test]
 fn blocks_of_any_pool_can_be_written() {
     let (_home, dir) = home();
-    let (known, foreign) = (BlockPool::new(4, 8192).unwrap(), BlockPool::new(4, 8192).unwrap());
+    let (known, foreign) =
+        (BlockPool::resident(4, 8192).unwrap(), BlockPool::resident(4, 8192).unwrap());
     let mut turn = 0;
     each_disk(&dir, &known, |disk, what| {
         turn += 1;

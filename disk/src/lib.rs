@@ -37,6 +37,7 @@ pub mod place;
 #[doc(hidden)]
 pub mod planted;
 pub mod profile;
+pub mod resident;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 #[doc(hidden)]
@@ -63,6 +64,7 @@ pub use profile::{
     Choice, DepthFigure, DiskClass, DiskFigures, DiskPlace, DiskProfile, Effort, Latency,
     SizeFigure, profile_disk, profile_disk_until,
 };
+pub use resident::MakingResident;
 pub use uring::UringDisk;
 pub use waker::Waker;
 

@@ -135,7 +135,7 @@ fn the_mark_of_a_killed_process_ends() {
         let dir = Dir::open(Path::new(&path)).unwrap();
         assert!(dir.try_lock_exclusive().unwrap());
         dir.hold_writer_mark().unwrap();
-        let pool = BlockPool::new(64, 65536).unwrap();
+        let pool = BlockPool::resident(64, 65536).unwrap();
         let options = DiskOptions { pools: vec![pool.clone()], ..DiskOptions::default() };
         let mut disk = open(&dir, Some(&dir), IoKind::Auto, &options).unwrap();
         let name = FileName::new("file").unwrap();

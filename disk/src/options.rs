@@ -27,7 +27,8 @@ pub enum IoKind {
 #[derive(Clone, Debug)]
 pub struct DiskOptions {
     /// The pools whose blocks will be written and read most: their memory is registered with the
-    /// ring. Blocks of other pools work too, a little slower.
+    /// ring. Blocks of other pools work too, a little slower. Where the process may lock as much
+    /// memory as it likes, and pools are not resident yet, it is registered once they are.
     pub pools: Vec<BlockPool>,
     /// The primitive behind [`crate::Flush::Own`].
     pub primitive: Primitive,

@@ -335,6 +335,25 @@ pub(crate) fn huge_pages_allowed() -> bool {
     disabled != 1 && !never()
 }
 
+/// How much memory this process may lock, in bytes, all rings and locks of its user together; `None`: as
+/// much as it likes.
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes the structure that is given.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
+    if known && limit.rlim_cur == libc::RLIM_INFINITY {
+        return None;
+    }
+    // The right to lock without a limit counts in the first user namespace only.
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let first = read("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]);
+    let status = read("/proc/thread-self/status");
+    let rights = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let rights = rights.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    const CAP_IPC_LOCK: u32 = 14;
+    (!first || rights & (1 << CAP_IPC_LOCK) == 0).then_some(limit.rlim_cur)
+}
+
 /// Random bytes of the system.
 pub(crate) fn random(into: &mut [u8]) -> Result<(), Errno> {
     let mut filled = 0;

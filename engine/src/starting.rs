@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use ringlog_disk::profile::commits_in_flight_unmeasured;
 use ringlog_disk::{
-    AnyDisk, BlockPool, Dir, Disk, DiskError, DiskOptions, Place, Primitive, interrupt_cpu,
+    AnyDisk, BlockPool, Dir, Disk, DiskError, DiskOptions, MakingResident, Place, Primitive,
+    interrupt_cpu,
 };
 
 use crate::chunk::chunk_capacity;
@@ -219,7 +220,7 @@ impl Task {
     fn run(self) {
         let ready = self.ready.clone();
         match self.prepare() {
-            Ok(Some((writer, told))) => {
+            Ok(Some((writer, told, _making_resident))) => {
                 let last_word = LastWord(Arc::clone(&writer.shared));
                 if ready.send(Ok(told)).is_ok() {
                     writer.run(&Clock::new());
@@ -233,16 +234,18 @@ impl Task {
         }
     }
 
-    fn prepare(self) -> Result<Option<(Writer<AnyDisk>, Ready)>, OpenError> {
+    fn prepare(self) -> Result<Option<(Writer<AnyDisk>, Ready, MakingResident)>, OpenError> {
         let start = Instant::now();
         let mut notes = Vec::new();
+        let format = self.meta.into();
+        let pools = Pools::new(&self.options, format)?;
+        // Before this thread is pinned: that one may run elsewhere.
+        let making_resident = pools.make_resident();
         // In memory there is no device to be near to, and no transfer to be split.
         let dir = self.dir.as_dir();
         if let (true, Some(dir)) = (self.options.pin, dir) {
             notes.extend(pin(dir, self.shard).map(str::to_owned));
         }
-        let format = self.meta.into();
-        let pools = Pools::new(&self.options, format)?;
         if dir.is_some() && !pools.small.huge_pages_advised() {
             notes.push(NO_HUGE_PAGES.to_owned());
         }
@@ -261,7 +264,8 @@ impl Task {
         }
         let (options, failure) = (&self.options, self.failure);
         let begin = Begin { options, pools, notes, now_ns: wall_ns(), failure };
-        start_shard(disk, &identity, scanned, begin, &measure).map(Some)
+        let (writer, ready) = start_shard(disk, &identity, scanned, begin, &measure)?;
+        Ok(Some((writer, ready, making_resident)))
     }
 }
 
@@ -485,7 +489,7 @@ impl Pools {
     /// See [`Options::memory_bytes`].
     pub(crate) fn new(options: &Options, format: FrozenFormat) -> Result<Self, DiskError> {
         let sizes = Sizes::new(options, format);
-        let pool = |(count, bytes): (usize, usize)| BlockPool::resident(count as u32, bytes);
+        let pool = |(count, bytes): (usize, usize)| BlockPool::new(count as u32, bytes);
         Ok(Self {
             small: pool(sizes.small)?,
             large: pool(sizes.large)?,
@@ -496,8 +500,14 @@ impl Pools {
         })
     }
 
-    fn all(&self) -> Vec<BlockPool> {
-        vec![self.small.clone(), self.large.clone(), self.batch.clone(), self.meta.clone()]
+    /// In the order in which a shard uses them.
+    pub(crate) fn all(&self) -> Vec<BlockPool> {
+        vec![self.meta.clone(), self.batch.clone(), self.small.clone(), self.large.clone()]
+    }
+
+    /// Begins to make them resident, which goes on while the shard is read and begins its life.
+    pub(crate) fn make_resident(&self) -> MakingResident {
+        MakingResident::begin(self.all())
     }
 }
 

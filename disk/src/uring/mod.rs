@@ -24,6 +24,7 @@ use io_uring::squeue::Entry;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
+use crate::block::BlockPool;
 use crate::blocking::{not_open, write};
 use crate::desk::{Desk, FileWatch};
 use crate::dir::Dir;
@@ -54,6 +55,8 @@ pub struct UringDisk {
     pushed: u64,
     registered_files: bool,
     buffers: Buffers,
+    /// Pools whose memory is registered once it is resident.
+    later: Vec<BlockPool>,
     writev_fixed: bool,
     primitive: Primitive,
     parts: Parts,
@@ -117,8 +120,9 @@ impl UringDisk {
     pub fn open(dir: &Dir, lock: Option<&Dir>, options: &DiskOptions) -> Result<Self, DiskError> {
         let mut found = direct::examine(dir, options.direct)?;
         let waker = Waker::with_event()?;
-        let Granted { ring, registered_files, buffers, writev_fixed, in_flight_max, notes } =
-            setup::set_up(options, lock)?;
+        let granted = setup::set_up(options, lock)?;
+        let Granted { ring, registered_files, buffers, later, writev_fixed, in_flight_max, notes } =
+            granted;
         found.notes.extend(notes);
         let mut disk = Self {
             ring,
@@ -130,6 +134,7 @@ impl UringDisk {
             pushed: 0,
             registered_files,
             buffers,
+            later,
             writev_fixed,
             primitive: options.primitive,
             parts: Parts::default(),
@@ -274,8 +279,23 @@ impl UringDisk {
         } else {
             Target::Descriptor(self.desk.fd(file).map_or(-1, |fd| fd.as_raw_fd()))
         };
+        self.register_later();
         let memory = Memory { buffers: &self.buffers, writev_fixed: self.writev_fixed };
         entry::entries(&mut self.flights[place as usize], place, target, &memory)
+    }
+
+    /// Whether the memory of a pool is registered.
+    #[cfg(test)]
+    pub(crate) fn registers(&self, pool: &BlockPool) -> bool {
+        self.buffers.has(pool)
+    }
+
+    /// Registers memory that was not resident when the ring was made, and is by now: a system call, once.
+    fn register_later(&mut self) {
+        if !self.later.is_empty() && self.later.iter().all(BlockPool::is_resident) {
+            let pools = std::mem::take(&mut self.later);
+            self.buffers = Buffers::register(&self.ring, &pools, &mut self.facts.notes);
+        }
     }
 
     /// Submits what is queued and waits for `want` completions, at most so long.

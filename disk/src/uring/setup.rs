@@ -10,7 +10,7 @@ use crate::block::BlockPool;
 use crate::dir::Dir;
 use crate::op::{DiskError, FileId, Slice};
 use crate::options::DiskOptions;
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 
 const SUBMISSION_ENTRIES: u32 = 256;
 /// Several times what can be in flight, so that completions never have to queue inside the kernel.
@@ -25,6 +25,8 @@ pub(super) struct Granted {
     pub(super) ring: IoUring,
     pub(super) registered_files: bool,
     pub(super) buffers: Buffers,
+    /// What is registered once it is resident.
+    pub(super) later: Vec<BlockPool>,
     pub(super) writev_fixed: bool,
     pub(super) in_flight_max: usize,
     pub(super) notes: Vec<String>,
@@ -47,20 +49,20 @@ pub(super) fn set_up(options: &DiskOptions, lock: Option<&Dir>) -> Result<Grante
         return Err(DiskError::from_errno(libc::ENOSYS, "set up io_uring (too old a kernel)"));
     }
     let registered_files = register_files(&ring, options, lock, &mut notes);
-    let buffers = Buffers::register(&ring, options, &mut notes);
+    let (buffers, later) = memory(&ring, options, &mut notes);
     let mut probe = Probe::new();
     let probed = ring.submitter().register_probe(&mut probe).is_ok();
-    let writev_fixed = !options.restrict.plain_writev
-        && !buffers.is_empty()
-        && probed
-        && probe.is_supported(opcode::WritevFixed::CODE);
-    if !writev_fixed && !buffers.is_empty() {
+    let writev_fixed =
+        !options.restrict.plain_writev && probed && probe.is_supported(opcode::WritevFixed::CODE);
+    let some = !buffers.is_empty() || !later.is_empty();
+    if some && !writev_fixed {
         notes.push("Writes of several blocks do not use registered memory.".to_owned());
     }
     Ok(Granted {
         ring,
         registered_files,
         buffers,
+        later,
         writev_fixed,
         in_flight_max: options.restrict.in_flight_max.unwrap_or(IN_FLIGHT_MAX).max(1) as usize,
         notes,
@@ -166,15 +168,47 @@ struct Range {
     first_index: u16,
 }
 
-impl Buffers {
-    fn register(ring: &IoUring, options: &DiskOptions, notes: &mut Vec<String>) -> Self {
-        if options.restrict.no_registered_buffers {
-            notes.push("Memory is not registered with the ring (switched off).".to_owned());
-            return Self::default();
+/// Registers the memory of the pools now, or says which are to be registered later, or why not.
+fn memory(
+    ring: &IoUring,
+    options: &DiskOptions,
+    notes: &mut Vec<String>,
+) -> (Buffers, Vec<BlockPool>) {
+    let pools = &options.pools;
+    if options.restrict.no_registered_buffers {
+        notes.push("Memory is not registered with the ring (switched off).".to_owned());
+        return (Buffers::default(), Vec::new());
+    }
+    if !pools.iter().all(BlockPool::is_resident) {
+        let bytes: u64 = pools.iter().map(|pool| pool.mapping().1 as u64).sum();
+        match sys::lockable_bytes() {
+            None => return (Buffers::default(), pools.clone()),
+            // The kernel would find the memory first, and refuse then.
+            Some(limit) if limit < bytes => {
+                notes.push(not_registered(LOCK_LIMIT));
+                return (Buffers::default(), Vec::new());
+            }
+            Some(_) => {}
         }
+    }
+    (Buffers::register(ring, pools, notes), Vec::new())
+}
+
+const LOCK_LIMIT: &str = "the limit for locked memory is met";
+
+fn not_registered(why: &str) -> String {
+    format!(
+        "Memory is not registered with the ring ({why}): each write costs a little more CPU time; \
+         raise the limit (ulimit -l, LimitMEMLOCK=)."
+    )
+}
+
+impl Buffers {
+    /// Registers all that the pools have: pages that are not there yet are found now.
+    pub(super) fn register(ring: &IoUring, pools: &[BlockPool], notes: &mut Vec<String>) -> Self {
         let mut ranges: Vec<Range> = Vec::new();
         let mut vectors: Vec<libc::iovec> = Vec::new();
-        for pool in &options.pools {
+        for pool in pools {
             let (start, bytes) = pool.mapping();
             let per_piece = BUFFER_BYTES_MAX / pool.block_bytes();
             let known = ranges.iter().any(|range| range.pool_id == pool.id());
@@ -203,20 +237,22 @@ impl Buffers {
         let registered = unsafe { ring.submitter().register_buffers(&vectors) };
         if let Err(error) = registered {
             let why = match error.raw_os_error() {
-                Some(libc::ENOMEM) => "the limit for locked memory is met".to_owned(),
+                Some(libc::ENOMEM) => LOCK_LIMIT.to_owned(),
                 _ => error.to_string(),
             };
-            notes.push(format!(
-                "Memory is not registered with the ring ({why}): each write costs a little more CPU \
-                 time; raise the limit (ulimit -l, LimitMEMLOCK=)."
-            ));
+            notes.push(not_registered(&why));
             return Self::default();
         }
-        Self { ranges, _pools: options.pools.clone() }
+        Self { ranges, _pools: pools.to_vec() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn has(&self, pool: &BlockPool) -> bool {
+        self.ranges.iter().any(|range| range.pool_id == pool.id())
     }
 
     /// The registered buffer that a slice's block lies in.

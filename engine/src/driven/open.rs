@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringlog_disk::{AnyDisk, MemoryDevice, Place};
+use ringlog_disk::{AnyDisk, BlockPool, MemoryDevice, Place};
 
 use super::shard::{DrivenShard, Whereabouts, without_linger};
 use crate::clock::wall_ns;
@@ -140,7 +140,8 @@ impl Seat {
     /// Without it there is no other thread at all, and that work is carried out inside the turns
     /// that meet it, which then last as long as it takes: a new segment is written through once
     /// (64 MiB unless chosen otherwise, so tens of milliseconds on a fast disk), a recycled one
-    /// takes a few flushes. With it, no turn waits for more than a commit.
+    /// takes a few flushes. With it, no turn waits for more than a commit. Memory is made resident by
+    /// another thread, which ends soon after the start; without, inside [`Seat::start`].
     #[must_use]
     pub fn names_thread(mut self, yes: bool) -> Self {
         self.names_thread = yes;
@@ -158,6 +159,13 @@ impl Seat {
         let (names_thread, failure, opened) = (self.names_thread, self.failure, self.opened);
         let format = FrozenFormat::from(meta);
         let pools = Pools::new(&options, format)?;
+        let making_resident = match names_thread {
+            true => Some(pools.make_resident()),
+            false => {
+                pools.all().iter().for_each(BlockPool::make_resident);
+                None
+            }
+        };
         if dir.as_dir().is_some() && !pools.small.huge_pages_advised() {
             notes.push(NO_HUGE_PAGES.to_owned());
         }
@@ -174,7 +182,9 @@ impl Seat {
         let reads = ShardReads::new(identity, published, (false, false), open_disk);
         let reads = Arc::new(reads.keeping(options.index_cache_bytes, true));
         let place = Whereabouts { identity, shards: Some(meta.shards), reads };
-        Ok(DrivenShard::new(writer, ready, pools, place, options))
+        let mut shard = DrivenShard::new(writer, ready, pools, place, options);
+        shard.making_resident = making_resident;
+        Ok(shard)
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringlog_disk::{AnyDisk, BlockPool, Disk, DiskError, DiskErrorKind, Waker};
+use ringlog_disk::{AnyDisk, BlockPool, Disk, DiskError, DiskErrorKind, MakingResident, Waker};
 
 use super::requests::Asker;
 use super::tokens::Tokens;
@@ -70,6 +70,8 @@ pub struct DrivenShard<D: Disk> {
     pub(super) streams: Vec<StreamState>,
     pub(super) options: Arc<Options>,
     // Memory.
+    /// Ends with the shard.
+    pub(super) making_resident: Option<MakingResident>,
     pub(super) small: BlockPool,
     pub(super) large: BlockPool,
     pub(super) frames_bytes_max: usize,
@@ -117,6 +119,7 @@ impl<D: Disk> DrivenShard<D> {
             ids: HashMap::with_capacity(ready.names.len()),
             streams: Vec::new(),
             options,
+            making_resident: None,
             small: pools.small,
             large: pools.large,
             frames_bytes_max: pools.frames_bytes_max,
