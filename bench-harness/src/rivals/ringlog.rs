@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ringlog::driven::{AnyDisk, Appended, DrivenLog, DrivenShard, Seat};
-use ringlog::{AppendError, Durability, FullReason, Options, StreamId, SyncPolicy};
+use ringlog::{AppendError, Durability, FullReason, Options, RecoveryMode, StreamId, SyncPolicy};
 
 use crate::contender::{Contender, Facts, Producer, Refusal, Ringlog};
 use crate::rivals::adapter::{Purpose, Rival, Tally, say};
@@ -35,8 +35,10 @@ impl Rival for Ringlog {
     }
 
     fn replay(dir: &Path) -> Result<Tally, String> {
-        let log = workload::open(dir, SyncPolicy::EveryCommit, &options()?)?;
-        let stream = log.stream("producer-0").map_err(say("stream"))?;
+        // As one opens a log that is only to be read: nothing is prepared, and nothing is written.
+        let options = Options { recovery: RecoveryMode::ReadOnly, create: false, ..options()? };
+        let log = workload::open(dir, SyncPolicy::EveryCommit, &options)?;
+        let stream = log.existing_stream("producer-0").map_err(say("stream"))?;
         let mut reader = stream.read(..).map_err(say("read"))?;
         let mut tally = Tally::default();
         while let Some(record) = reader.next_ref() {
