@@ -1,6 +1,10 @@
-//! Sequential reading of a file through a disk, several pieces ahead.
+//! Sequential reading of a file through a disk, several pieces ahead; also beyond its end, into the
+//! file that follows.
 //!
 //! Knows nothing of what the bytes mean. The disk must have nothing else in flight.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
@@ -32,12 +36,34 @@ pub(crate) struct Window {
     /// Pieces in order, all of the same size but for the end of the file.
     pieces: VecDeque<Piece>,
     next_read: u64,
+    /// The file that follows, once somebody has said which it is.
+    ahead: Option<Ahead>,
     /// How many pieces may be ahead: one, until the window moves on, so that a look at the front of
     /// a file reads only that.
     depth: usize,
     scratch: Vec<u8>,
+    hand: Hand,
     /// Bytes read from the disk so far.
     pub(crate) bytes_read: u64,
+}
+
+/// A file of which the first pieces are read while the last ones of another are still in use.
+struct Ahead {
+    file: FileId,
+    file_bytes: u64,
+    pieces: VecDeque<Piece>,
+    from: u64,
+    next_read: u64,
+}
+
+/// What the last look brought: bytes from `offset` on, in one piece or in the scratch memory.
+#[derive(Clone, Copy, Default)]
+struct Hand {
+    offset: u64,
+    /// None are at hand where this is 0.
+    len: usize,
+    /// The number of the piece, and where in it they begin.
+    piece: Option<(usize, usize)>,
 }
 
 struct Piece {
@@ -51,6 +77,22 @@ struct Piece {
     failed: Option<DiskError>,
 }
 
+/// Of an operation whose outcome nobody waits for.
+const NOBODYS: Tag = Tag(u64::MAX);
+
+/// Names a read: offsets are multiples of a block, and ids of files are smaller than one.
+fn tag(file: FileId, offset: u64) -> Tag {
+    const { assert!((FileId::LIMIT as usize) < BLOCK_BYTES) };
+    Tag(offset | u64::from(file.0))
+}
+
+/// Reads so many bytes into a block, or as many more as complete the last block of the device.
+fn read_piece(disk: &mut dyn Disk, file: FileId, offset: u64, wanted: u64, block: Block) -> Piece {
+    let wanted = wanted.next_multiple_of(BLOCK_BYTES as u64) as usize;
+    disk.submit(tag(file, offset), Op::Read { file, offset, block, len: wanted });
+    Piece { offset, block: None, wanted, len: 0, failed: None }
+}
+
 impl Window {
     /// A window over a file of `file_bytes`, reading ahead as many blocks as the pool has.
     pub(crate) fn new(pool: BlockPool, file: FileId, file_bytes: u64) -> Self {
@@ -61,8 +103,10 @@ impl Window {
             file_bytes,
             pieces: VecDeque::new(),
             next_read: 0,
+            ahead: None,
             depth: 1,
             scratch: Vec::new(),
+            hand: Hand::default(),
             bytes_read: 0,
         }
     }
@@ -89,6 +133,7 @@ impl Window {
             if piece.block.is_none() || piece.offset + piece.wanted as u64 > offset {
                 break;
             }
+            self.hand = Hand::default();
             self.pieces.pop_front();
             self.read_on();
         }
@@ -120,6 +165,7 @@ impl Window {
             _ => 0,
         };
         self.bytes_read += read as u64;
+        self.hand = Hand::default();
         self.scratch.clear();
         if let Some(slice) = done.slices.first() {
             self.scratch.extend_from_slice(&slice.block[..read]);
@@ -158,8 +204,14 @@ impl Window {
     }
 
     /// Bytes that the last `get` or `get_exact` brought, once more, or a part of them. Reads nothing.
+    #[inline]
     pub(crate) fn view(&mut self, offset: u64, len: usize) -> &[u8] {
-        self.slice(offset, len).unwrap_or_default()
+        let start = offset.wrapping_sub(self.hand.offset);
+        let at_hand = start <= self.hand.len as u64 && self.hand.len - start as usize >= len;
+        if !at_hand {
+            return self.slice(offset, len).unwrap_or_default();
+        }
+        self.at_hand().get(start as usize..start as usize + len).unwrap_or_default()
     }
 
     /// More than the front will be wanted: from now on reads as far ahead as there are blocks.
@@ -172,9 +224,9 @@ impl Window {
             piece.offset <= offset && offset + len as u64 <= piece.offset + piece.len as u64
         };
         if let Some(at) = self.pieces.iter().position(holds) {
-            let piece = &self.pieces[at];
-            let start = (offset - piece.offset) as usize;
-            return Ok(piece.block.as_ref().map_or(&[], |block| &block[start..start + len]));
+            let start = (offset - self.pieces[at].offset) as usize;
+            self.hand = Hand { offset, len, piece: Some((at, start)) };
+            return Ok(self.at_hand());
         }
         self.scratch.clear();
         let mut at = offset;
@@ -187,7 +239,14 @@ impl Window {
                 at += take as u64;
             }
         }
+        self.hand = Hand { offset, len: self.scratch.len(), piece: None };
         Ok(&self.scratch)
+    }
+
+    fn at_hand(&self) -> &[u8] {
+        let Some((at, start)) = self.hand.piece else { return &self.scratch };
+        let block = self.pieces.get(at).and_then(|piece| piece.block.as_ref());
+        block.and_then(|block| block.get(start..start + self.hand.len)).unwrap_or_default()
     }
 
     fn read_ahead(&mut self, disk: &mut dyn Disk) {
@@ -198,12 +257,70 @@ impl Window {
             }
             submitted = true;
         }
+        if self.is_asked_for() {
+            while self.submit_ahead(disk) {
+                submitted = true;
+            }
+        }
         if submitted {
             // Sent off now, so that the disk reads while the caller works on what it has.
-            let mut out = Vec::new();
-            disk.reap(Wait::No, &mut out);
-            out.into_iter().for_each(|done| self.take(done));
+            self.look(disk);
         }
+    }
+
+    /// Sends off what was submitted, and takes what is there.
+    fn look(&mut self, disk: &mut dyn Disk) {
+        let mut out = Vec::new();
+        disk.reap(Wait::No, &mut out);
+        out.into_iter().for_each(|done| self.take(done));
+    }
+
+    fn is_asked_for(&self) -> bool {
+        self.next_read >= self.file_bytes
+    }
+
+    /// Whether the file was read to its end, so that the disk rests.
+    pub(crate) fn is_read(&mut self, disk: &mut dyn Disk) -> bool {
+        if !self.is_asked_for() {
+            return false;
+        }
+        self.look(disk);
+        disk.in_flight() == 0
+    }
+
+    /// Names the file that follows, of so many bytes: begins to read it at or before `from`, as far
+    /// as there are blocks. It is open already.
+    pub(crate) fn follow(
+        &mut self,
+        disk: &mut dyn Disk,
+        (file, file_bytes): (FileId, u64),
+        from: u64,
+    ) {
+        let from = from / self.piece_bytes * self.piece_bytes;
+        let pieces = VecDeque::new();
+        self.ahead = Some(Ahead { file, file_bytes, pieces, from, next_read: from });
+        self.read_on();
+        self.read_ahead(disk);
+    }
+
+    /// The file that follows, if one was named.
+    pub(crate) fn following(&self) -> Option<FileId> {
+        self.ahead.as_ref().map(|ahead| ahead.file)
+    }
+
+    /// Goes over to the file that follows, and has the one before closed.
+    pub(crate) fn turn(&mut self, disk: &mut dyn Disk) {
+        let mut out = Vec::new();
+        while self.pieces.iter().any(|piece| piece.block.is_none()) {
+            disk.reap(Wait::Any, &mut out);
+            out.drain(..).for_each(|done| self.take(done));
+        }
+        let Some(ahead) = self.ahead.take() else { return };
+        disk.submit(NOBODYS, Op::Close { file: self.file });
+        (self.file, self.file_bytes) = (ahead.file, ahead.file_bytes);
+        (self.pieces, self.next_read) = (ahead.pieces, ahead.next_read);
+        self.hand = Hand::default();
+        self.read_ahead(disk);
     }
 
     /// What lies from `bytes` on is not there yet, and is not read; to be called again when more is.
@@ -214,12 +331,25 @@ impl Window {
     /// Reads the next piece, if there is a block for it.
     fn submit(&mut self, disk: &mut dyn Disk, wanted: usize) -> bool {
         let Some(block) = self.pool.take() else { return false };
-        let offset = self.next_read;
-        let left = (self.file_bytes - offset).next_multiple_of(BLOCK_BYTES as u64);
-        let wanted = left.min(wanted as u64) as usize;
-        disk.submit(Tag(offset), Op::Read { file: self.file, offset, block, len: wanted });
-        self.pieces.push_back(Piece { offset, block: None, wanted, len: 0, failed: None });
-        self.next_read += wanted as u64;
+        let left = self.file_bytes - self.next_read;
+        let piece = read_piece(disk, self.file, self.next_read, left.min(wanted as u64), block);
+        self.next_read += piece.wanted as u64;
+        self.pieces.push_back(piece);
+        true
+    }
+
+    /// The same for the file that follows, where that is not too much.
+    fn submit_ahead(&mut self, disk: &mut dyn Disk) -> bool {
+        let Some(ahead) = &mut self.ahead else { return false };
+        let many = self.pieces.len() + ahead.pieces.len() >= self.depth;
+        if many || ahead.next_read >= ahead.file_bytes {
+            return false;
+        }
+        let Some(block) = self.pool.take() else { return false };
+        let wanted = self.piece_bytes.min(ahead.file_bytes - ahead.next_read);
+        let piece = read_piece(disk, ahead.file, ahead.next_read, wanted, block);
+        ahead.next_read += piece.wanted as u64;
+        ahead.pieces.push_back(piece);
         true
     }
 
@@ -244,9 +374,12 @@ impl Window {
     }
 
     fn take(&mut self, done: Completion) {
-        let Some(piece) = self.pieces.iter_mut().find(|piece| piece.offset == done.tag.0) else {
-            return;
-        };
+        let ahead = self.ahead.as_mut().map(|ahead| (ahead.file, &mut ahead.pieces));
+        let both = [Some((self.file, &mut self.pieces)), ahead];
+        let mut all = both.into_iter().flatten().flat_map(|(file, pieces)| {
+            pieces.iter_mut().map(move |piece| (tag(file, piece.offset), piece))
+        });
+        let Some((_, piece)) = all.find(|(tag, _)| *tag == done.tag) else { return };
         piece.block = done.slices.into_iter().next().map(|slice| slice.block);
         match done.result {
             Ok(Done::Read(len)) => {
@@ -269,6 +402,12 @@ impl Window {
         }
     }
 
+    /// Forgets everything, as if nothing had been read: the next look reads only what it is for.
+    pub(crate) fn begin_again(&mut self, disk: &mut dyn Disk) {
+        self.drop_all(disk);
+        self.depth = 1;
+    }
+
     /// Waits for what is in flight and forgets everything. To be called before the file is closed.
     pub(crate) fn drop_all(&mut self, disk: &mut dyn Disk) {
         let mut out = Vec::new();
@@ -276,6 +415,12 @@ impl Window {
             disk.reap(Wait::Any, &mut out);
             out.clear();
         }
+        self.hand = Hand::default();
         self.pieces.clear();
+        if let Some(ahead) = &mut self.ahead {
+            // What is read now may need all blocks.
+            ahead.pieces.clear();
+            ahead.next_read = ahead.from;
+        }
     }
 }

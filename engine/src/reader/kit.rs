@@ -17,8 +17,9 @@ use crate::recovery::Identity;
 use crate::shard::SegmentRef;
 use crate::window::pool_for;
 
-/// The file that records are read from.
-pub(super) const SEGMENT_FILE: FileId = FileId(0);
+/// The file that records are read from, and the one that follows it; the other way round when that
+/// one has been entered.
+pub(super) const SEGMENT_FILES: [FileId; 2] = [FileId(0), FileId(2)];
 /// The file that indexes are read from, and segments while their index is made anew.
 const INDEX_FILE: FileId = FileId(1);
 /// Memory for indexes where nobody says how much.

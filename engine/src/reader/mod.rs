@@ -163,7 +163,19 @@ impl Reader {
         }
     }
 
+    #[inline]
     fn advance(&mut self) -> Result<bool, ReadError> {
+        if !self.finished
+            && self.limit.is_none()
+            && let Way::Forward(walk) = &mut self.way
+            && walk.step(self.wanted.end)
+        {
+            return Ok(true);
+        }
+        self.advance_in_full()
+    }
+
+    fn advance_in_full(&mut self) -> Result<bool, ReadError> {
         if self.finished || self.limit == Some(0) {
             return Ok(false);
         }

@@ -396,11 +396,13 @@ impl Scan<'_> {
     /// Takes batches as long as they validate. Where they stop is read twice by who will write there.
     fn end_of(&mut self, segment: SegmentId, window: &mut Window) -> Result<Stop, OpenError> {
         let base = self.tail.end;
+        window.read_on();
         let first = self.batches(segment, base, window)?;
         if self.purpose == Purpose::Look {
             return Ok(first);
         }
-        window.drop_all(self.disk);
+        // One block is all that the second look is for.
+        window.begin_again(self.disk);
         let stop = self.batches(segment, base, window)?;
         match stop.file_offset == first.file_offset {
             true => Ok(stop),
@@ -416,7 +418,6 @@ impl Scan<'_> {
         window: &mut Window,
     ) -> Result<Stop, OpenError> {
         let seed = HeaderSeed::new(self.identity.log, self.identity.shard, segment);
-        window.read_on();
         loop {
             let lsn = self.tail.end;
             let file_offset = SEGMENT_HEADER_BYTES + (lsn.0 - base.0);

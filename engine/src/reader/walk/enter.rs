@@ -11,9 +11,10 @@ use super::{Gone, Jump, Open, Walk};
 use crate::error::{OpenError, ReadError};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::ids::{Lsn, Offset, SegmentId};
+use crate::index::Posting;
 use crate::limits::BLOCK_BYTES;
 use crate::names;
-use crate::reader::kit::SEGMENT_FILE;
+use crate::reader::kit::SEGMENT_FILES;
 use crate::recovery::{ask, load, load_manifest};
 use crate::shard::SegmentRef;
 use crate::window::Window;
@@ -21,10 +22,21 @@ use crate::window::Window;
 /// One read at a place of its own costs about as much as reading on over this many bytes.
 const SEEK_BYTES: u64 = 256 << 10;
 
+/// What of a segment is to be read.
+pub(super) struct Wanted {
+    pub(super) postings: Vec<Posting>,
+    /// They are so few that each is read by itself.
+    pub(super) hops: bool,
+}
+
 impl Walk {
     pub(super) fn open_segment(&mut self) -> Result<(), ReadError> {
-        self.close();
-        let Some((segment, end)) = self.reads.published.segment_at(self.at) else {
+        let found = self.reads.published.segment_at(self.at);
+        let turned = found.as_ref().is_some_and(|(segment, end)| self.turn_to(segment, *end));
+        if !turned {
+            self.close();
+        }
+        let Some((segment, end)) = found else {
             // All of it was trimmed under the reader; what comes does not continue what it has read.
             self.at = self.bound;
             self.chain = None;
@@ -50,38 +62,38 @@ impl Walk {
             self.at = self.at.max(segment.base_lsn);
             self.chain = (self.at == segment.base_lsn).then_some(segment.chain_before);
         }
-        let Some(kit) = &mut self.kit else { return Ok(()) };
-        let covered = end.unwrap_or(self.bound).min(self.bound);
-        let mut postings = self.reads.postings(kit, &segment, self.stream, covered);
-        let mut hops = false;
-        if let Some(list) = &mut postings {
-            let base = segment.base_lsn.0;
-            list.retain(|posting| {
-                let end = u64::from(posting.block) + u64::from(posting.blocks);
-                posting.end() > self.next && base + end * BLOCK_BYTES as u64 <= covered.0
-            });
-            if list.is_empty() {
-                (self.at, self.chain) = (covered, None);
-                return Ok(());
-            }
-            let (mut reads, mut span) = (0_u64, (u64::MAX, 0));
-            for posting in list.iter() {
-                let end = u64::from(posting.block) + u64::from(posting.blocks);
-                reads += SEEK_BYTES + u64::from(posting.blocks) * BLOCK_BYTES as u64;
-                span = (span.0.min(u64::from(posting.block)), span.1.max(end));
-            }
-            hops = reads <= (span.1 - span.0) * BLOCK_BYTES as u64 + SEEK_BYTES;
+        if turned {
+            return Ok(());
         }
+        let covered = end.unwrap_or(self.bound).min(self.bound);
+        let wanted = self.wanted(&segment, covered);
+        if wanted.as_ref().is_some_and(|wanted| wanted.postings.is_empty()) {
+            (self.at, self.chain) = (covered, None);
+            return Ok(());
+        }
+        let hops = wanted.as_ref().is_some_and(|wanted| wanted.hops);
+        let Some(kit) = &mut self.kit else { return Ok(()) };
+        let file = SEGMENT_FILES[0];
         let name = names::segment(segment.segment);
-        let opened = ask(kit.disk.as_mut(), Op::Open { file: SEGMENT_FILE, name, write: false });
+        let opened = ask(kit.disk.as_mut(), Op::Open { file, name, write: false });
         match opened {
             Ok(Done::Opened { bytes }) => {
                 let header = SEGMENT_HEADER_BYTES.min(bytes);
-                let window = Window::new(kit.pool.clone(), SEGMENT_FILE, header);
-                let checks_header = postings.is_none();
-                let postings = postings.map(VecDeque::from);
-                self.open =
-                    Some(Open { segment, end, file_bytes: bytes, window, postings, covered, hops });
+                let window = Window::new(kit.pool.clone(), file, header);
+                let checks_header = wanted.is_none();
+                let postings = wanted.map(|wanted| VecDeque::from(wanted.postings));
+                self.open = Some(Open {
+                    segment,
+                    end,
+                    file,
+                    file_bytes: bytes,
+                    window,
+                    postings,
+                    covered,
+                    hops,
+                    ahead: None,
+                    looked_ahead: false,
+                });
                 if checks_header { self.check_segment_header() } else { Ok(()) }
             }
             Ok(_) => Ok(()),
@@ -106,6 +118,25 @@ impl Walk {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where the stream lies in a segment, up to `covered`; `None` where that is not known.
+    pub(super) fn wanted(&mut self, segment: &SegmentRef, covered: Lsn) -> Option<Wanted> {
+        let kit = self.kit.as_mut()?;
+        let mut postings = self.reads.postings(kit, segment, self.stream, covered)?;
+        let base = segment.base_lsn.0;
+        postings.retain(|posting| {
+            let end = u64::from(posting.block) + u64::from(posting.blocks);
+            posting.end() > self.next && base + end * BLOCK_BYTES as u64 <= covered.0
+        });
+        let (mut reads, mut span) = (0_u64, (u64::MAX, 0));
+        for posting in &postings {
+            let end = u64::from(posting.block) + u64::from(posting.blocks);
+            reads += SEEK_BYTES + u64::from(posting.blocks) * BLOCK_BYTES as u64;
+            span = (span.0.min(u64::from(posting.block)), span.1.max(end));
+        }
+        let whole = span.1.saturating_sub(span.0) * BLOCK_BYTES as u64;
+        Some(Wanted { hops: reads <= whole + SEEK_BYTES, postings })
     }
 
     /// A segment that is another one than it should be is damage; what validates in it is read
@@ -189,6 +220,9 @@ impl Walk {
     /// that was trimmed lies behind.
     pub(super) fn catalogued_next(&mut self) -> Result<Offset, ReadError> {
         let Some(kit) = &mut self.kit else { return Ok(self.next) };
+        if let Some(open) = &mut self.open {
+            open.window.settle(kit.disk.as_mut());
+        }
         match load(kit.disk.as_mut(), &self.reads.identity) {
             Ok((_, streams)) => Ok(streams.next(self.stream)),
             Err(OpenError::Corrupt(corruption)) => {
@@ -208,18 +242,22 @@ impl Walk {
         self.batch.frames.clear();
         let Some(kit) = &mut self.kit else { return Ok(false) };
         let name = names::segment(segment.segment);
-        match ask(kit.disk.as_mut(), Op::Open { file: SEGMENT_FILE, name, write: false }) {
+        let file = SEGMENT_FILES[0];
+        match ask(kit.disk.as_mut(), Op::Open { file, name, write: false }) {
             Ok(Done::Opened { bytes }) => {
-                let window = Window::new(kit.pool.clone(), SEGMENT_FILE, bytes);
+                let window = Window::new(kit.pool.clone(), file, bytes);
                 let (segment, covered) = (Arc::clone(segment), segment.base_lsn);
                 self.open = Some(Open {
                     segment,
                     end: None,
+                    file,
                     file_bytes: bytes,
                     window,
                     postings: None,
                     covered,
                     hops: true,
+                    ahead: None,
+                    looked_ahead: true,
                 });
                 Ok(true)
             }
@@ -242,7 +280,9 @@ impl Walk {
     pub(in crate::reader) fn close(&mut self) {
         if let (Some(mut open), Some(kit)) = (self.open.take(), &mut self.kit) {
             open.window.drop_all(kit.disk.as_mut());
-            let _ = ask(kit.disk.as_mut(), Op::Close { file: SEGMENT_FILE }); // only read from
+            for file in [Some(open.file), open.window.following()].into_iter().flatten() {
+                let _ = ask(kit.disk.as_mut(), Op::Close { file }); // only read from
+            }
         }
     }
 }

@@ -2,19 +2,22 @@
 //!
 //! A walk has its own view of the files and its own buffers: it takes nothing from the writer but
 //! batches that are kept in memory anyway. It goes up to a bound that its owner moves, checks every
-//! byte that it gives, and holds the segment that it is in, so that this one is not recycled under
-//! it. Where it is known which batches hold the stream, it goes from one to the next; what it finds
+//! byte that it gives, and holds the segment that it is in, and towards its end the next one, so that
+//! they are not recycled under it. Where it is known which batches hold the stream, it goes from one to the next; what it finds
 //! there is checked like anything else, and where that is not what was promised, it walks.
 //! Damage is one item; the walk goes on behind it.
 
+mod ahead;
 mod batch;
 mod enter;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ringlog_disk::FileId;
 use ringlog_disk::planted::{Bug, planted};
 
+use self::ahead::Ahead;
 use super::kit::{Kit, ShardReads};
 use super::record::{Record, RecordRef};
 use crate::error::{Corruption, ReadError};
@@ -41,6 +44,7 @@ pub(super) struct Open {
     pub(super) segment: Arc<SegmentRef>,
     /// Where the next segment begins, once there is one.
     end: Option<Lsn>,
+    file: FileId,
     file_bytes: u64,
     pub(super) window: Window,
     /// The batches that hold the stream, lie ahead and before `covered`, where that is known.
@@ -48,6 +52,10 @@ pub(super) struct Open {
     covered: Lsn,
     /// They are so few that each is read by itself.
     hops: bool,
+    /// The next segment, where that is read ahead.
+    ahead: Option<Ahead>,
+    /// Whether it was looked for.
+    looked_ahead: bool,
 }
 
 /// Where the batch at hand is.
@@ -188,6 +196,29 @@ impl Walk {
         self.next
     }
 
+    /// Goes to the next record where that is the next frame at hand and nothing else is to be said or
+    /// noted: what [`Walk::advance`] does then, without the rest of it. This is the way of nearly all
+    /// records. `false`: nothing was done.
+    #[inline]
+    pub(super) fn step(&mut self, end: Option<Offset>) -> bool {
+        let Some(frame) = self.batch.frames.get(self.batch.next) else { return false };
+        let goes_on = frame.offset == self.next
+            && frame.kind.is_record()
+            && frame.offset >= self.trimmed
+            && end.is_none_or(|end| frame.offset < end);
+        let nothing_to_say = self.damage.is_none()
+            && self.jump == Jump::None
+            && !self.any_start
+            && matches!(self.gone, Gone::Nothing)
+            && self.batch.timestamp_ns >= self.since_ns;
+        if !goes_on || !nothing_to_say {
+            return false;
+        }
+        self.next = Offset(frame.offset.0 + 1);
+        self.pass();
+        true
+    }
+
     /// Goes to the next record of the stream, below `end`.
     pub(super) fn advance(&mut self, end: Option<Offset>) -> Result<Step, ReadError> {
         loop {
@@ -227,6 +258,7 @@ impl Walk {
             if !self.next_batch()? {
                 return Ok(Step::NotYet);
             }
+            self.look_ahead(end);
         }
     }
 
