@@ -279,6 +279,29 @@ impl Block {
         self.arena.id
     }
 
+    /// The bytes of several blocks as one slice, where each lies right behind the one before it in the
+    /// memory of their pool. `None` where one does not, and where there is no block.
+    pub fn joined<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> Option<&'a [u8]> {
+        let mut blocks = blocks.into_iter();
+        let first = blocks.next()?;
+        let mut count = 1;
+        for block in blocks {
+            let behind = block.index as usize == first.index as usize + count;
+            if !behind || !Arc::ptr_eq(&block.arena, &first.arena) {
+                return None;
+            }
+            #[cfg(loom)]
+            block.arena.touched[block.index as usize].with(|_| ());
+            count += 1;
+        }
+        #[cfg(loom)]
+        first.arena.touched[first.index as usize].with(|_| ());
+        // SAFETY: these are `count` blocks of one arena one behind the other, so the range lies inside
+        // the mapping. It is initialised, as in `deref`. Each of them is borrowed for as long as the
+        // slice lives, so that nobody can write to it.
+        Some(unsafe { std::slice::from_raw_parts(first.start(), count * first.arena.block_bytes) })
+    }
+
     fn start(&self) -> *mut u8 {
         // SAFETY: index < count, so the result lies inside the mapping.
         unsafe { self.arena.base.as_ptr().add(self.index as usize * self.arena.block_bytes) }
@@ -437,6 +460,29 @@ mod tests {
         assert!(pool.take().is_none());
         out.pop();
         assert_eq!(pool.available(), 1);
+    }
+
+    #[test]
+    fn blocks_that_lie_one_behind_the_other_are_one_slice() {
+        let (pool, other) = (BlockPool::new(4, 4096).unwrap(), BlockPool::new(4, 4096).unwrap());
+        let fill = |pool: &BlockPool| {
+            let mut blocks: Vec<Block> = std::iter::from_fn(|| pool.take()).collect();
+            for (number, block) in (0..).zip(&mut blocks) {
+                block.fill(number);
+            }
+            blocks
+        };
+        let (blocks, others) = (fill(&pool), fill(&other));
+        let joined = Block::joined(&blocks[1..]).unwrap();
+        let expected: Vec<u8> = [1, 2, 3].iter().flat_map(|number| [*number; 4096]).collect();
+        assert_eq!(joined, expected);
+        assert_eq!(joined.as_ptr(), blocks[1].as_ptr());
+        assert_eq!(Block::joined([&blocks[2]]).unwrap(), &blocks[2][..]);
+        for apart in [[0, 2], [1, 0], [3, 0], [2, 2]] {
+            assert!(Block::joined(apart.map(|at: usize| &blocks[at])).is_none(), "{apart:?}");
+        }
+        assert!(Block::joined([&blocks[0], &others[1]]).is_none(), "of two pools");
+        assert!(Block::joined([]).is_none());
     }
 
     #[test]

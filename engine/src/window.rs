@@ -56,14 +56,18 @@ struct Ahead {
     next_read: u64,
 }
 
-/// What the last look brought: bytes from `offset` on, in one piece or in the scratch memory.
+/// What the last look brought: bytes from `offset` on, in pieces one behind the other or in the
+/// scratch memory.
 #[derive(Clone, Copy, Default)]
 struct Hand {
     offset: u64,
     /// None are at hand where this is 0.
     len: usize,
-    /// The number of the piece, and where in it they begin.
-    piece: Option<(usize, usize)>,
+    /// The number of the first piece, how many they are (0: it is the scratch memory), and where in
+    /// the first one the bytes begin.
+    first: usize,
+    count: usize,
+    start: usize,
 }
 
 struct Piece {
@@ -220,12 +224,8 @@ impl Window {
     }
 
     fn slice(&mut self, offset: u64, len: usize) -> Result<&[u8], DiskError> {
-        let holds = |piece: &Piece| {
-            piece.offset <= offset && offset + len as u64 <= piece.offset + piece.len as u64
-        };
-        if let Some(at) = self.pieces.iter().position(holds) {
-            let start = (offset - self.pieces[at].offset) as usize;
-            self.hand = Hand { offset, len, piece: Some((at, start)) };
+        if let Some(hand) = self.in_place(offset, len) {
+            self.hand = hand;
             return Ok(self.at_hand());
         }
         self.scratch.clear();
@@ -239,14 +239,42 @@ impl Window {
                 at += take as u64;
             }
         }
-        self.hand = Hand { offset, len: self.scratch.len(), piece: None };
+        self.hand = Hand { offset, len: self.scratch.len(), ..Hand::default() };
         Ok(&self.scratch)
     }
 
+    /// Where these bytes lie as they were read: in one piece, or in several whose blocks happen to lie
+    /// one behind the other, as most do, for they are used in turns.
+    fn in_place(&self, offset: u64, len: usize) -> Option<Hand> {
+        let ends = |piece: &Piece| piece.offset + piece.len as u64;
+        let holds = |piece: &Piece| piece.offset <= offset && offset < ends(piece);
+        let first = self.pieces.iter().position(holds)?;
+        let start = (offset - self.pieces[first].offset) as usize;
+        let end = offset + len as u64;
+        let count = 1 + self.pieces.range(first..).position(|piece| ends(piece) >= end)?;
+        let hand = Hand { offset, len, first, count, start };
+        let mut all_but_last = self.pieces.range(first..first + count - 1);
+        let whole = all_but_last.all(|piece| piece.len as u64 == self.piece_bytes);
+        (whole && (count == 1 || self.joined(&hand).is_some())).then_some(hand)
+    }
+
+    fn joined(&self, hand: &Hand) -> Option<&[u8]> {
+        let pieces = self.pieces.range(hand.first..hand.first + hand.count);
+        if pieces.clone().any(|piece| piece.block.is_none()) {
+            return None;
+        }
+        Block::joined(pieces.flat_map(|piece| &piece.block))
+    }
+
+    #[inline]
     fn at_hand(&self) -> &[u8] {
-        let Some((at, start)) = self.hand.piece else { return &self.scratch };
-        let block = self.pieces.get(at).and_then(|piece| piece.block.as_ref());
-        block.and_then(|block| block.get(start..start + self.hand.len)).unwrap_or_default()
+        let Hand { len, first, count, start, .. } = self.hand;
+        let bytes = match count {
+            0 => return &self.scratch,
+            1 => self.pieces.get(first).and_then(|piece| piece.block.as_deref()),
+            _ => self.joined(&self.hand),
+        };
+        bytes.and_then(|bytes| bytes.get(start..start + len)).unwrap_or_default()
     }
 
     fn read_ahead(&mut self, disk: &mut dyn Disk) {
