@@ -452,7 +452,7 @@ fn check_frames_of(
     let mut at = SECTION_HEADER_BYTES;
     let mut index: u32 = 0;
     for run in bytes[frames_end..].chunks_exact(RUN_BYTES).map(decode_run) {
-        if u64::from(index) + u64::from(run.count) > u64::from(section.frames) {
+        if run.count == 0 || u64::from(index) + u64::from(run.count) > u64::from(section.frames) {
             return Err((start, "frames and runs do not add up to their section".into()));
         }
         for in_run in 0..run.count {
@@ -595,8 +595,9 @@ fn check_section(
         if end > frames_end {
             return fail("longer than its section");
         }
-        while in_run == run.count {
-            let Some(next) = runs.next() else { return fail("no run for it") };
+        if in_run == run.count {
+            let next = runs.next().filter(|run| run.count > 0);
+            let Some(next) = next else { return fail("no run for it") };
             (run, in_run) = (next, 0);
         }
         let kind = match check_frame(&bytes[at..end], payload_bytes, seed, index, run.stream) {

@@ -143,6 +143,9 @@ fn section_frames(
     let mut frames = Vec::new();
     for run in table.chunks_exact(16) {
         let (stream, first) = (u32_at(run, 0), u64_at(run, 8));
+        if u32_at(run, 4) == 0 && !lenient {
+            return None;
+        }
         for in_run in 0..u32_at(run, 4) {
             let payload = u32_at(body.get(..16)?, 4) as usize;
             let frame = body.get(..(16 + payload).next_multiple_of(16))?;
