@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use crate::op::{DiskError, DiskErrorKind};
 use crate::planted::{Bug, planted};
-use crate::resident::STEP_BYTES;
 use crate::sync::ArrayQueue;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
@@ -199,12 +198,13 @@ impl BlockPool {
         self.make_resident_until(&|| false);
     }
 
-    /// The same. False when it was stopped, or the memory is not to be had.
+    /// The same, in steps of a huge page: while the kernel clears one, nobody else in the process can
+    /// map or unmap anything. False when it was stopped, or the memory is not to be had.
     pub(crate) fn make_resident_until(&self, stopped: &dyn Fn() -> bool) -> bool {
         let (start, bytes) = self.mapping();
         let whole = (0..bytes)
-            .step_by(STEP_BYTES)
-            .all(|at| !stopped() && touch(start.wrapping_add(at), STEP_BYTES.min(bytes - at)));
+            .step_by(HUGE_PAGE_BYTES)
+            .all(|at| !stopped() && touch(start.wrapping_add(at), HUGE_PAGE_BYTES.min(bytes - at)));
         if whole {
             self.0.resident.store(true, Ordering::Release);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::block::{BlockPool, HUGE_PAGE_BYTES};
+use crate::block::BlockPool;
 
 /// A thread that makes the memory of pools present, one after the other. Dropping this ends it.
 #[derive(Debug)]
@@ -18,18 +18,20 @@ pub struct MakingResident {
 }
 
 impl MakingResident {
-    /// Begins with `pools`, none of whose blocks is out; each is [`BlockPool::is_resident`] once it
-    /// is done. The thread runs where its caller may run at this moment. Where there is no thread to
-    /// be had, the pages come at their first use.
-    pub fn begin(pools: Vec<BlockPool>) -> Self {
+    /// Begins with `pools`; each is [`BlockPool::is_resident`] once it is done. The thread runs where
+    /// its caller may run at this moment. Where there is no thread to be had, this does it itself.
+    pub fn begin(pools: &[BlockPool]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let (told, its_pools) = (Arc::clone(&stop), pools.to_owned());
         let all = move || {
             let stopped = || told.load(Ordering::Relaxed);
-            pools.iter().all(|pool| pool.make_resident_until(&stopped));
+            its_pools.iter().all(|pool| pool.make_resident_until(&stopped));
         };
-        let thread = std::thread::Builder::new().name("ringlog-memory".to_owned());
-        Self { stop, thread: thread.spawn(all).ok() }
+        let thread = std::thread::Builder::new().name("ringlog-memory".to_owned()).spawn(all).ok();
+        if thread.is_none() {
+            pools.iter().for_each(BlockPool::make_resident);
+        }
+        Self { stop, thread }
     }
 }
 
@@ -42,21 +44,18 @@ impl Drop for MakingResident {
     }
 }
 
-/// How much is made present between two looks whether it shall end: while the kernel clears it,
-/// nobody else in the process can map or unmap anything.
-pub(crate) const STEP_BYTES: usize = HUGE_PAGE_BYTES;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::HUGE_PAGE_BYTES;
 
     #[test]
     fn what_is_made_resident_keeps_its_content_and_is_told() {
-        let pool = BlockPool::new(4, STEP_BYTES).unwrap();
+        let pool = BlockPool::new(4, HUGE_PAGE_BYTES).unwrap();
         assert!(!pool.is_resident());
         let mut block = pool.take().unwrap();
         block.fill(7);
-        let making = MakingResident::begin(vec![pool.clone()]);
+        let making = MakingResident::begin(std::slice::from_ref(&pool));
         let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while !pool.is_resident() && std::time::Instant::now() < limit {
             std::thread::yield_now();
@@ -69,7 +68,7 @@ mod tests {
 
     #[test]
     fn it_ends_when_it_is_told_to() {
-        let pool = BlockPool::new(1, STEP_BYTES).unwrap();
+        let pool = BlockPool::new(1, HUGE_PAGE_BYTES).unwrap();
         assert!(!pool.make_resident_until(&|| true), "it was stopped before its first step");
         assert!(!pool.is_resident());
         assert!(pool.make_resident_until(&|| false) && pool.is_resident());

@@ -507,7 +507,7 @@ impl Pools {
 
     /// Begins to make them resident, which goes on while the shard is read and begins its life.
     pub(crate) fn make_resident(&self) -> MakingResident {
-        MakingResident::begin(self.all())
+        MakingResident::begin(&self.all())
     }
 }
 
