@@ -3,8 +3,9 @@
 //! A walk has its own view of the files and its own buffers: it takes nothing from the writer but
 //! batches that are kept in memory anyway. It goes up to a bound that its owner moves, checks every
 //! byte that it gives, and holds the segment that it is in, and towards its end the next one, so that
-//! they are not recycled under it. Where it is known which batches hold the stream, it goes from one to the next; what it finds
-//! there is checked like anything else, and where that is not what was promised, it walks.
+//! they are not recycled under it. Where it is known which batches hold the stream, it goes from one
+//! to the next; what it finds there is checked like anything else, and where that is not what was
+//! promised, it walks.
 //! Damage is one item; the walk goes on behind it.
 
 mod ahead;
