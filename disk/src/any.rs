@@ -106,6 +106,14 @@ impl Disk for AnyDisk {
         }
     }
 
+    fn submit_alone(&mut self, tag: Tag, op: Op) {
+        match self {
+            Self::Uring(disk) => disk.submit_alone(tag, op),
+            Self::Blocking(disk) => disk.submit_alone(tag, op),
+            Self::Memory(disk) => disk.submit_alone(tag, op),
+        }
+    }
+
     fn send(&mut self) {
         match self {
             Self::Uring(disk) => Disk::send(&mut **disk),

@@ -25,11 +25,9 @@ static NEXT_POOL_ID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32
 
 struct Arena {
     id: u32,
-    base: NonNull<u8>,
-    mapped_bytes: usize,
+    mapping: Mapping,
     block_bytes: usize,
     count: u32,
-    huge_pages_advised: bool,
     /// All pages are there.
     resident: std::sync::atomic::AtomicBool,
     free: ArrayQueue<u32>,
@@ -39,6 +37,17 @@ struct Arena {
     /// Tells loom who touches which block.
     #[cfg(loom)]
     touched: Vec<loom::cell::UnsafeCell<()>>,
+}
+
+/// What pages the memory of a pool has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    /// Huge ones, if the kernel is allowed to follow the advice.
+    Huge,
+    /// Ordinary ones, which become huge ones when they are made resident.
+    OrdinaryAtFirst,
+    /// Ordinary ones.
+    Ordinary,
 }
 
 /// No block.
@@ -66,19 +75,22 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        let mapping = Mapping { base: self.base, bytes: self.mapped_bytes };
-        if let Some(Mapping { base, bytes }) = keep(mapping, self.huge_pages_advised) {
-            // SAFETY: base and bytes are what `map_aligned` returned, and no block is left: each
-            // holds an `Arc<Arena>`.
-            unsafe { unmap(base, bytes) };
+        if let Some(mapping) = keep(self.mapping) {
+            // SAFETY: it is what `map_aligned` returned, and no block is left: each holds an
+            // `Arc<Arena>`.
+            unsafe { unmap(mapping) };
         }
     }
 }
 
-/// Memory that a pool gave back.
+/// The memory of a pool.
+#[derive(Clone, Copy)]
 struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
+    pages: Pages,
+    /// Whether the kernel takes the advice to use huge pages.
+    takes_advice: bool,
 }
 
 /// Mappings that this thread keeps for its next pools.
@@ -86,14 +98,14 @@ struct Mapping {
 struct Kept {
     /// How many, at most.
     limit: usize,
-    mappings: Vec<(Mapping, bool)>,
+    mappings: Vec<Mapping>,
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        for (Mapping { base, bytes }, _) in self.mappings.drain(..) {
+        for mapping in self.mappings.drain(..) {
             // SAFETY: `map_aligned` returned it, and its pool is gone.
-            unsafe { unmap(base, bytes) };
+            unsafe { unmap(mapping) };
         }
     }
 }
@@ -118,25 +130,24 @@ pub fn keep_mappings(limit: usize) {
 }
 
 /// Takes a mapping into what this thread keeps, or gives it back.
-fn keep(mapping: Mapping, huge_pages_advised: bool) -> Option<Mapping> {
+fn keep(mapping: Mapping) -> Option<Mapping> {
     let mut mapping = Some(mapping);
     // When the thread ends there is nothing any more to keep it in.
     let _gone = KEPT.try_with(|kept| {
         let mut kept = kept.borrow_mut();
         if kept.mappings.len() < kept.limit {
-            kept.mappings.extend(mapping.take().map(|mapping| (mapping, huge_pages_advised)));
+            kept.mappings.extend(mapping.take());
         }
     });
     mapping
 }
 
-/// A mapping of this very size that was kept.
-fn kept(bytes: usize) -> Option<(NonNull<u8>, bool)> {
+/// A mapping of this very size and kind that was kept.
+fn kept(bytes: usize, pages: Pages) -> Option<Mapping> {
     let take = |kept: &RefCell<Kept>| {
         let mappings = &mut kept.borrow_mut().mappings;
-        let at = mappings.iter().rposition(|(mapping, _)| mapping.bytes == bytes)?;
-        let (mapping, huge_pages_advised) = mappings.swap_remove(at);
-        Some((mapping.base, huge_pages_advised))
+        let fits = |mapping: &Mapping| mapping.bytes == bytes && mapping.pages == pages;
+        Some(mappings.swap_remove(mappings.iter().rposition(fits)?))
     };
     KEPT.try_with(take).ok().flatten()
 }
@@ -147,21 +158,38 @@ pub struct BlockPool(Arc<Arena>);
 
 impl BlockPool {
     /// Maps memory for `count` blocks of `block_bytes` (rounded up to a multiple of 4096; both at
-    /// least 1). The kernel finds a page for it at its first use.
+    /// least 1). The kernel finds a page for it at its first use: a huge one, where that is allowed.
     ///
     /// Fails with [`DiskErrorKind::Limit`] when the memory is not to be had.
     pub fn new(count: u32, block_bytes: usize) -> Result<Self, DiskError> {
+        Self::of(Pages::Huge, count, block_bytes)
+    }
+
+    /// As [`Self::new`], in ordinary pages: for memory that is used for a moment. A huge page takes
+    /// longer to clear than most of what a few blocks are read for.
+    pub fn ordinary(count: u32, block_bytes: usize) -> Result<Self, DiskError> {
+        Self::of(Pages::Ordinary, count, block_bytes)
+    }
+
+    /// As [`Self::new`], in ordinary pages until it is made resident: its first users wait for a small
+    /// page each, not for a huge one.
+    pub fn ordinary_at_first(count: u32, block_bytes: usize) -> Result<Self, DiskError> {
+        Self::of(Pages::OrdinaryAtFirst, count, block_bytes)
+    }
+
+    fn of(pages: Pages, count: u32, block_bytes: usize) -> Result<Self, DiskError> {
         let too_large = || DiskError::new(DiskErrorKind::Limit, "map memory for blocks");
         let count = count.max(1);
         let block_bytes =
             block_bytes.max(1).checked_next_multiple_of(BLOCK_ALIGN_BYTES).ok_or_else(too_large)?;
+        let page_bytes = if pages == Pages::Ordinary { BLOCK_ALIGN_BYTES } else { HUGE_PAGE_BYTES };
         let mapped_bytes = block_bytes
             .checked_mul(count as usize)
-            .and_then(|n| n.checked_next_multiple_of(HUGE_PAGE_BYTES))
+            .and_then(|n| n.checked_next_multiple_of(page_bytes))
             .ok_or_else(too_large)?;
-        let (base, huge_pages_advised) = match kept(mapped_bytes) {
+        let mapping = match kept(mapped_bytes, pages) {
             Some(kept) => kept,
-            None => map_aligned(mapped_bytes)?,
+            None => map_aligned(mapped_bytes, pages)?,
         };
         let free = ArrayQueue::new(count as usize);
         for index in 0..count {
@@ -170,11 +198,9 @@ impl BlockPool {
         }
         Ok(Self(Arc::new(Arena {
             id: NEXT_POOL_ID.fetch_add(1, Ordering::Relaxed),
-            base,
-            mapped_bytes,
+            mapping,
             block_bytes,
             count,
-            huge_pages_advised,
             resident: std::sync::atomic::AtomicBool::new(false),
             free,
             warm: AtomicU32::new(NONE),
@@ -202,9 +228,19 @@ impl BlockPool {
     /// map or unmap anything. False when it was stopped, or the memory is not to be had.
     pub(crate) fn make_resident_until(&self, stopped: &dyn Fn() -> bool) -> bool {
         let (start, bytes) = self.mapping();
-        let whole = (0..bytes)
-            .step_by(HUGE_PAGE_BYTES)
-            .all(|at| !stopped() && touch(start.wrapping_add(at), HUGE_PAGE_BYTES.min(bytes - at)));
+        let grows = self.0.mapping.pages == Pages::OrdinaryAtFirst;
+        if grows {
+            advise(start, bytes, Pages::Huge);
+        }
+        let whole = (0..bytes).step_by(HUGE_PAGE_BYTES).all(|at| {
+            let start = start.wrapping_add(at);
+            !stopped() && {
+                if grows {
+                    join_pages(start);
+                }
+                touch(start, HUGE_PAGE_BYTES.min(bytes - at))
+            }
+        });
         if whole {
             self.0.resident.store(true, Ordering::Release);
         }
@@ -240,9 +276,12 @@ impl BlockPool {
         self.0.free.len() + usize::from(self.0.warm.load(Ordering::Relaxed) != NONE)
     }
 
-    /// Whether the kernel accepted the advice to use huge pages, and is allowed to follow it.
+    /// Whether the kernel is asked for huge pages, at once or when the memory is made resident, and is
+    /// allowed to give them.
     pub fn huge_pages_advised(&self) -> bool {
-        self.0.huge_pages_advised
+        let Mapping { pages, takes_advice, .. } = self.0.mapping;
+        // The advice is taken also where it is not followed.
+        pages != Pages::Ordinary && takes_advice && crate::sys::huge_pages_allowed()
     }
 
     /// Distinguishes this pool from every other of this process.
@@ -252,7 +291,7 @@ impl BlockPool {
 
     /// The whole mapping, for registering it with a ring.
     pub(crate) fn mapping(&self) -> (*mut u8, usize) {
-        (self.0.base.as_ptr(), self.0.mapped_bytes)
+        (self.0.mapping.base.as_ptr(), self.0.mapping.bytes)
     }
 }
 
@@ -304,7 +343,9 @@ impl Block {
 
     fn start(&self) -> *mut u8 {
         // SAFETY: index < count, so the result lies inside the mapping.
-        unsafe { self.arena.base.as_ptr().add(self.index as usize * self.arena.block_bytes) }
+        unsafe {
+            self.arena.mapping.base.as_ptr().add(self.index as usize * self.arena.block_bytes)
+        }
     }
 }
 
@@ -347,16 +388,16 @@ impl fmt::Debug for Block {
 }
 
 /// # Safety
-/// The memory must come from [`map_aligned`], with the same length, and nothing may refer to it.
+/// The memory must come from [`map_aligned`], and nothing may refer to it.
 #[cfg(not(miri))]
-unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
+unsafe fn unmap(mapping: Mapping) {
     // SAFETY: our own mapping, by the caller's promise.
-    unsafe { libc::munmap(base.as_ptr().cast(), bytes) };
+    unsafe { libc::munmap(mapping.base.as_ptr().cast(), mapping.bytes) };
 }
 
 /// Miri knows no mappings of this kind: there, the allocator stands in for them.
 #[cfg(miri)]
-fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
+fn map_aligned(bytes: usize, pages: Pages) -> Result<Mapping, DiskError> {
     let limit = || DiskError::new(DiskErrorKind::Limit, "map memory for blocks");
     let layout =
         std::alloc::Layout::from_size_align(bytes, HUGE_PAGE_BYTES).map_err(|_| limit())?;
@@ -365,13 +406,15 @@ fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
     }
     // SAFETY: the size is not zero: a pool has at least one block.
     let base = unsafe { std::alloc::alloc_zeroed(layout) };
-    NonNull::new(base).map(|base| (base, false)).ok_or_else(limit)
+    let base = NonNull::new(base).ok_or_else(limit)?;
+    Ok(Mapping { base, bytes, pages, takes_advice: false })
 }
 
 /// # Safety
 /// As for the other.
 #[cfg(miri)]
-unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
+unsafe fn unmap(mapping: Mapping) {
+    let Mapping { base, bytes, .. } = mapping;
     // SAFETY: the layout was valid when the memory was allocated.
     let layout = unsafe { std::alloc::Layout::from_size_align_unchecked(bytes, HUGE_PAGE_BYTES) };
     // SAFETY: allocated with this very layout, by the caller's promise.
@@ -380,7 +423,7 @@ unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
 
 /// Maps `bytes` of zeroed memory aligned to a huge page.
 #[cfg(not(miri))]
-fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
+fn map_aligned(bytes: usize, pages: Pages) -> Result<Mapping, DiskError> {
     let failed = |doing: &str| {
         let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM);
         DiskError::from_errno(errno, doing)
@@ -413,16 +456,45 @@ fn map_aligned(bytes: usize) -> Result<(NonNull<u8>, bool), DiskError> {
         // SAFETY: the tail of our own mapping, which nothing refers to.
         unsafe { libc::munmap(base.wrapping_byte_add(bytes), tail) };
     }
-    // SAFETY: advice about our own mapping; a refusal changes nothing.
-    let huge = unsafe { libc::madvise(base, bytes, libc::MADV_HUGEPAGE) } == 0;
-    // The advice is accepted also where it is not followed.
-    let huge = huge && crate::sys::huge_pages_allowed();
-    // SAFETY: as above. Direct I/O and fork do not mix: a child must not share these pages.
+    let takes_advice = advise(base.cast(), bytes, Pages::Huge);
+    if pages != Pages::Huge {
+        advise(base.cast(), bytes, Pages::Ordinary);
+    }
+    // SAFETY: our own mapping. Direct I/O and fork do not mix: a child must not share these pages.
     unsafe { libc::madvise(base, bytes, libc::MADV_DONTFORK) };
     let Some(base) = NonNull::new(base.cast::<u8>()) else {
         return Err(DiskError::new(DiskErrorKind::Limit, "map memory for blocks"));
     };
-    Ok((base, huge))
+    Ok(Mapping { base, bytes, pages, takes_advice })
+}
+
+/// Tells the kernel which pages are wanted from now on. Whether it listens: a refusal changes nothing.
+#[cfg(not(miri))]
+fn advise(start: *mut u8, bytes: usize, pages: Pages) -> bool {
+    let huge = pages == Pages::Huge;
+    let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+    // SAFETY: advice about the caller's own mapping; no byte of it changes.
+    unsafe { libc::madvise(start.cast(), bytes, advice) == 0 }
+}
+
+#[cfg(miri)]
+fn advise(_: *mut u8, _: usize, _: Pages) -> bool {
+    false
+}
+
+/// Has the kernel put a huge page in the place of ordinary ones, where some are in use already, and gives
+/// whether there is one now. Where it cannot (pages that are just being written from, a kernel before
+/// 6.1), they stay as they are.
+#[cfg(not(miri))]
+pub(crate) fn join_pages(start: *mut u8) -> bool {
+    // SAFETY: the range lies in the caller's mapping, and no byte of it changes for whoever reads or
+    // writes it meanwhile.
+    unsafe { libc::madvise(start.cast(), HUGE_PAGE_BYTES, libc::MADV_COLLAPSE) == 0 }
+}
+
+#[cfg(miri)]
+pub(crate) fn join_pages(_: *mut u8) -> bool {
+    false
 }
 
 /// Has the kernel make pages present, without a change to what is in them. False when they are not to be

@@ -37,7 +37,7 @@ impl BlockingDisk {
     ///
     /// Fails when the directory cannot be looked at.
     pub fn open(dir: &Dir, lock: Option<&Dir>, options: &DiskOptions) -> Result<Self, DiskError> {
-        let found = direct::examine(dir, options.direct)?;
+        let found = direct::examine(dir, options.direct, options.known_file.as_ref())?;
         let waker = Waker::new();
         Ok(Self {
             desk: Desk::new(dir, &found, options.names_thread, &waker),
@@ -180,6 +180,12 @@ fn read(fd: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Result<Done, DiskEr
 impl Disk for BlockingDisk {
     fn submit(&mut self, tag: Tag, op: Op) {
         if let Some(op) = self.desk.admit(tag, op, &mut NoWatch) {
+            self.queue.push_back((tag, op));
+        }
+    }
+
+    fn submit_alone(&mut self, tag: Tag, op: Op) {
+        if let Some(op) = self.desk.admit_alone(tag, op, &mut NoWatch) {
             self.queue.push_back((tag, op));
         }
     }

@@ -88,6 +88,8 @@ pub(crate) struct Desk {
     ready: Vec<Completion>,
     traffic: Traffic,
     align_bytes: u64,
+    /// The operation that is being taken has a caller who has nothing else to do.
+    alone: bool,
 }
 
 impl Desk {
@@ -106,6 +108,7 @@ impl Desk {
             ready: Vec::new(),
             traffic,
             align_bytes: u64::from(found.align_bytes),
+            alone: false,
         }
     }
 
@@ -148,6 +151,19 @@ impl Desk {
         if let Some(open) = self.open_file(file) {
             open.busy = open.busy.saturating_sub(1);
         }
+    }
+
+    /// As [`Desk::admit`], for a caller that waits for this operation alone.
+    pub(crate) fn admit_alone(
+        &mut self,
+        tag: Tag,
+        op: Op,
+        watch: &mut impl FileWatch,
+    ) -> Option<Op> {
+        self.alone = true;
+        let op = self.admit(tag, op, watch);
+        self.alone = false;
+        op
     }
 
     /// Takes an operation. Gives it back when it is one on data that the kernel may see: its file
@@ -230,7 +246,10 @@ impl Desk {
                 }
             }
         }
-        self.names.submit(Ticket { tag, then }, job);
+        match self.alone {
+            true => self.names.submit_alone(Ticket { tag, then }, job),
+            false => self.names.submit(Ticket { tag, then }, job),
+        }
     }
 
     fn take_for_close(&mut self, file: FileId) -> Result<OwnedFd, DiskError> {

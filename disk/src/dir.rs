@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::direct::Directness;
 use crate::op::{DiskError, DiskErrorKind, FileName};
 use crate::planted::{Bug, planted};
 use crate::sys;
@@ -27,11 +28,17 @@ struct Open {
     /// The writer's mark has a descriptor of its own, which no ring ever sees: what a ring holds
     /// ends a little after the process that was killed.
     mark: OnceLock<OwnedFd>,
+    /// Whether direct I/O is real here, once somebody has looked.
+    directness: OnceLock<Directness>,
 }
 
 impl Dir {
     fn new(fd: OwnedFd) -> Self {
-        Self(Arc::new(Open { fd, mark: OnceLock::new() }))
+        Self(Arc::new(Open { fd, mark: OnceLock::new(), directness: OnceLock::new() }))
+    }
+
+    pub(crate) fn directness(&self) -> &OnceLock<Directness> {
+        &self.0.directness
     }
 
     /// Opens a directory that is there. The path itself may be a symbolic link.

@@ -4,11 +4,12 @@
 //! willingness is not taken for the deed: the file system's kind, what statx says of the file, and
 //! the file's attributes decide.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::device;
-use crate::dir::Dir;
-use crate::op::DiskError;
+use crate::dir::{Dir, c_name};
+use crate::op::{DiskError, FileName};
 use crate::planted::{Bug, planted};
 use crate::sys;
 
@@ -22,6 +23,7 @@ const BUFFERED: &str = "writes go through the page cache, so that what was writt
 const NO_COPY_ON_WRITE: u32 = 0x0080_0000;
 
 /// The answer.
+#[derive(Clone, Debug)]
 pub(crate) struct Directness {
     pub(crate) direct: bool,
     pub(crate) align_bytes: u32,
@@ -29,13 +31,29 @@ pub(crate) struct Directness {
     pub(crate) notes: Vec<String>,
 }
 
-/// Looks at the directory, by means of a nameless file where one can be made. Leaves no trace.
-pub(crate) fn examine(dir: &Dir, wanted: bool) -> Result<Directness, DiskError> {
+/// Looks at the directory, by means of a file that is known to be there, or of a nameless one where one
+/// can be made. Leaves no trace. What was found once holds as long as the directory is open.
+pub(crate) fn examine(
+    dir: &Dir,
+    wanted: bool,
+    known: Option<&FileName>,
+) -> Result<Directness, DiskError> {
+    if let (Some(known), true) = (dir.directness().get(), wanted) {
+        return Ok(known.clone());
+    }
+    let found = look(dir, wanted, known)?;
+    if wanted {
+        let _ = dir.directness().set(found.clone()); // or another thread has found the same
+    }
+    Ok(found)
+}
+
+fn look(dir: &Dir, wanted: bool, known: Option<&FileName>) -> Result<Directness, DiskError> {
     let file_system = dir.file_system()?;
     let physical = device::physical_block_bytes(dir);
     let mut notes = Vec::new();
     let (direct, needed) = if wanted {
-        match judge(dir, &file_system, &mut notes) {
+        match judge(dir, &file_system, known, &mut notes) {
             Some(needed) => (true, needed),
             None => (false, 0),
         }
@@ -67,7 +85,12 @@ pub(crate) fn examine(dir: &Dir, wanted: bool) -> Result<Directness, DiskError> 
 }
 
 /// The alignment of real direct I/O; `None` (and a note) when it is not real.
-fn judge(dir: &Dir, file_system: &str, notes: &mut Vec<String>) -> Option<u32> {
+fn judge(
+    dir: &Dir,
+    file_system: &str,
+    known: Option<&FileName>,
+    notes: &mut Vec<String>,
+) -> Option<u32> {
     if matches!(file_system, "tmpfs" | "ramfs") && !planted(Bug::HideBufferedWrites) {
         notes.push(format!(
             "{file_system} accepts direct I/O but does not do it: the log is in memory and ends with \
@@ -82,7 +105,7 @@ fn judge(dir: &Dir, file_system: &str, notes: &mut Vec<String>) -> Option<u32> {
         ));
         return None;
     }
-    let file = match sample_file(dir) {
+    let file = match sample_file(dir, known) {
         Ok(Some(file)) => file,
         Ok(None) => {
             notes.push(
@@ -128,9 +151,14 @@ fn judge(dir: &Dir, file_system: &str, notes: &mut Vec<String>) -> Option<u32> {
     }
 }
 
-/// A file of the directory, opened for direct I/O: a nameless one, or one that is there. `None`
-/// when there is neither; an error when direct I/O is refused.
-fn sample_file(dir: &Dir) -> Result<Option<OwnedFd>, sys::Errno> {
+/// A file of the directory, opened for direct I/O: the one that is known, a nameless one, or one that is
+/// there. `None` when there is none; an error when direct I/O is refused.
+fn sample_file(dir: &Dir, known: Option<&FileName>) -> Result<Option<OwnedFd>, sys::Errno> {
+    if let Some(name) = known
+        && let Some(file) = named_file(dir, &c_name(name))?
+    {
+        return Ok(Some(file));
+    }
     let nameless = libc::O_TMPFILE | libc::O_RDWR;
     match sys::open_at(dir.as_fd(), c".", nameless | libc::O_DIRECT, 0o600) {
         Ok(file) => return Ok(Some(file)),
@@ -141,18 +169,24 @@ fn sample_file(dir: &Dir) -> Result<Option<OwnedFd>, sys::Errno> {
         Err(_) => {}
     }
     for name in sys::entries(dir.as_fd())? {
-        let regular = sys::stat_at(dir.as_fd(), &name).is_ok_and(|stat| sys::is_regular(&stat));
-        if !regular {
-            continue;
-        }
-        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_DIRECT;
-        match sys::open_at(dir.as_fd(), &name, flags, 0) {
-            Ok(file) => return Ok(Some(file)),
-            Err(errno @ libc::EINVAL) => return Err(errno),
-            Err(_) => {}
+        if let Some(file) = named_file(dir, &name)? {
+            return Ok(Some(file));
         }
     }
     named_sample(dir)
+}
+
+/// A regular file of this name, opened for direct I/O; an error when that is refused.
+fn named_file(dir: &Dir, name: &CStr) -> Result<Option<OwnedFd>, sys::Errno> {
+    if !sys::stat_at(dir.as_fd(), name).is_ok_and(|stat| sys::is_regular(&stat)) {
+        return Ok(None);
+    }
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_DIRECT;
+    match sys::open_at(dir.as_fd(), name, flags, 0) {
+        Ok(file) => Ok(Some(file)),
+        Err(errno @ libc::EINVAL) => Err(errno),
+        Err(_) => Ok(None),
+    }
 }
 
 /// For file systems without nameless files: a named one, gone at once.

@@ -65,7 +65,7 @@ impl FloorFile {
     }
 
     fn from_job(dir: &Dir, name: &FileName, job: Job) -> Result<Self, DiskError> {
-        let direct = direct::examine(dir, true)?.direct;
+        let direct = direct::examine(dir, true, None)?.direct;
         let outcome = Runner::new(dir.clone(), direct, None).run(job)?;
         let Some(file) = outcome.file else {
             return Err(DiskError::new(DiskErrorKind::Unexpected, format!("open {name}")));

@@ -105,6 +105,12 @@ impl Runner {
         Self { dir, direct, traffic, zeros: None, seen: 0, spare: None }
     }
 
+    /// Takes it out, and leaves one that knows nothing.
+    fn take(&mut self) -> Self {
+        let empty = Self::new(self.dir.clone(), self.direct, None);
+        std::mem::replace(self, empty)
+    }
+
     pub(crate) fn run(&mut self, job: Job) -> JobResult {
         let done = match job {
             Job::Open { name, write } => return self.open(&name, write),
@@ -343,7 +349,7 @@ impl Runner {
     }
 
     /// What was in the file of that name at one moment.
-    fn load(&self, name: &FileName, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {
+    pub(crate) fn load(&self, name: &FileName, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {
         for _ in 0..LOADS_MAX {
             let Some((content, file)) = self.load_once(name, limit_bytes)? else { continue };
             if self.is_still(name, &content, &file)? {
@@ -468,8 +474,9 @@ pub(crate) struct Names<T> {
 
 enum How {
     InPlace(Runner, VecDeque<Job>),
-    /// Becomes `Thread` with the first job.
-    Later(Dir, bool, Traffic, Waker),
+    /// In place for a caller that has nothing else to do; becomes `Thread` with the first job of one
+    /// that has.
+    Later(Runner, VecDeque<Job>, Waker),
     Thread(Worker),
 }
 
@@ -489,12 +496,17 @@ impl<T> Names<T> {
 
     /// Jobs are carried out by a thread, which begins with the first; `waker` is woken after each.
     pub(crate) fn on_thread(dir: Dir, direct: bool, traffic: Traffic, waker: Waker) -> Self {
-        Self { tickets: VecDeque::new(), how: How::Later(dir, direct, traffic, waker) }
+        let runner = Runner::new(dir, direct, Some(traffic));
+        Self { tickets: VecDeque::new(), how: How::Later(runner, VecDeque::new(), waker) }
     }
 
     /// Whether jobs are carried out inside [`Names::next`].
     pub(crate) fn is_in_place(&self) -> bool {
-        matches!(self.how, How::InPlace(..))
+        match &self.how {
+            How::InPlace(..) => true,
+            How::Later(_, jobs, _) => !jobs.is_empty(),
+            How::Thread(_) => false,
+        }
     }
 
     /// How many jobs have not come back.
@@ -503,21 +515,42 @@ impl<T> Names<T> {
     }
 
     pub(crate) fn submit(&mut self, ticket: T, job: Job) {
-        self.tickets.push_back(ticket);
-        if let How::Later(dir, direct, traffic, waker) = &self.how {
-            self.how = match Worker::start(dir.clone(), *direct, traffic.clone(), waker.clone()) {
+        if let How::Later(runner, jobs, waker) = &mut self.how {
+            let (runner, jobs) = (runner.take(), std::mem::take(jobs));
+            self.how = match Worker::start(runner, waker.clone()) {
                 Ok(worker) => How::Thread(worker),
                 // No thread to be had: late is better than never.
-                Err(_) => How::InPlace(Runner::new(dir.clone(), *direct, None), VecDeque::new()),
+                Err(mut runner) => {
+                    runner.traffic = None;
+                    How::InPlace(runner, VecDeque::new())
+                }
             };
+            jobs.into_iter().for_each(|job| self.hand_over(job));
         }
+        self.tickets.push_back(ticket);
+        self.hand_over(job);
+    }
+
+    /// The same for a caller that has nothing else to do meanwhile: where there is no thread yet, the job
+    /// is carried out inside [`Names::next`], which saves two hand-overs.
+    pub(crate) fn submit_alone(&mut self, ticket: T, job: Job) {
         match &mut self.how {
-            How::InPlace(_, jobs) => jobs.push_back(job),
+            How::Later(_, jobs, _) => {
+                self.tickets.push_back(ticket);
+                jobs.push_back(job);
+            }
+            _ => self.submit(ticket, job),
+        }
+    }
+
+    fn hand_over(&mut self, job: Job) {
+        match &mut self.how {
+            How::InPlace(_, jobs) | How::Later(_, jobs, _) => jobs.push_back(job),
             How::Thread(Worker { jobs: Some(jobs), .. }) => {
                 // Should the thread be gone, `next` finds that out.
                 let _ = jobs.send(job);
             }
-            How::Thread(_) | How::Later(..) => {}
+            How::Thread(_) => {}
         }
     }
 
@@ -527,7 +560,9 @@ impl<T> Names<T> {
             return None;
         }
         let result = match &mut self.how {
-            How::InPlace(runner, jobs) => runner.run(jobs.pop_front()?),
+            How::InPlace(runner, jobs) | How::Later(runner, jobs, _) => {
+                runner.run(jobs.pop_front()?)
+            }
             How::Thread(worker) => match worker.results.try_recv() {
                 Ok(result) => result,
                 Err(mpsc::TryRecvError::Empty) => return None,
@@ -535,14 +570,14 @@ impl<T> Names<T> {
                     Err(DiskError::new(DiskErrorKind::Limit, "reach the thread for file names"))
                 }
             },
-            How::Later(..) => return None,
         };
         Some((self.tickets.pop_front()?, result))
     }
 }
 
 impl Worker {
-    fn start(dir: Dir, direct: bool, traffic: Traffic, waker: Waker) -> std::io::Result<Self> {
+    /// Gives the runner back where there is no thread to be had.
+    fn start(runner: Runner, waker: Waker) -> Result<Self, Runner> {
         /// Tells the driver that the thread has ended, however it ended.
         struct WakeAtEnd(Waker);
         impl Drop for WakeAtEnd {
@@ -552,19 +587,23 @@ impl Worker {
         }
         let (jobs, todo) = mpsc::channel::<Job>();
         let (done, results) = mpsc::channel();
-        let thread =
-            std::thread::Builder::new().name("ringlog-names".to_owned()).spawn(move || {
-                let waker = WakeAtEnd(waker);
-                let mut runner = Runner::new(dir, direct, Some(traffic));
-                // Moved in, so that it is dropped before the last wake.
-                let done = done;
-                for job in todo {
-                    if done.send(runner.run(job)).is_err() {
-                        break;
-                    }
-                    waker.0.wake();
+        // Not moved in at once: a thread that does not begin would take it along.
+        let (hand, from_hand) = mpsc::sync_channel::<Runner>(1);
+        let name = "ringlog-names".to_owned();
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let waker = WakeAtEnd(waker);
+            let Ok(mut runner) = from_hand.recv() else { return };
+            // Moved in, so that it is dropped before the last wake.
+            let done = done;
+            for job in todo {
+                if done.send(runner.run(job)).is_err() {
+                    break;
                 }
-            })?;
+                waker.0.wake();
+            }
+        });
+        let Ok(thread) = thread else { return Err(runner) };
+        let _ = hand.send(runner); // it waits for it
         Ok(Self { jobs: Some(jobs), results, thread: Some(thread) })
     }
 }

@@ -374,6 +374,12 @@ pub trait Disk {
     /// [`Disk::reap`].)
     fn submit(&mut self, tag: Tag, op: Op);
 
+    /// As [`Disk::submit`], for a caller that has nothing else in flight and waits for this one
+    /// operation: a disk then may do without the threads that it has for others.
+    fn submit_alone(&mut self, tag: Tag, op: Op) {
+        self.submit(tag, op);
+    }
+
     /// Sends what has been submitted to the device, and waits for nothing. A disk that cannot do
     /// that leaves it to the next [`Disk::reap`]. Worth calling before other work.
     fn send(&mut self) {}
@@ -407,7 +413,7 @@ pub trait Disk {
 /// opening, recovery, tools.
 pub fn run(disk: &mut dyn Disk, op: Op) -> Completion {
     debug_assert_eq!(disk.in_flight(), 0, "run() is for a disk with nothing in flight");
-    disk.submit(Tag(u64::MAX), op);
+    disk.submit_alone(Tag(u64::MAX), op);
     let mut out = Vec::with_capacity(1);
     while out.is_empty() {
         disk.reap(Wait::Any, &mut out);

@@ -1,6 +1,7 @@
 //! What the opener of a disk may choose.
 
 use crate::block::BlockPool;
+use crate::op::FileName;
 
 /// How a write that is flushed by itself ([`crate::Flush::Own`]) is made durable. Which is faster
 /// differs between devices: see [`crate::profile_disk`].
@@ -35,6 +36,9 @@ pub struct DiskOptions {
     /// Whether operations on names run on a thread of their own, so that they never delay data:
     /// right for a writer. Without it they are carried out inside `reap`: right for tools.
     pub names_thread: bool,
+    /// A file that is there, if one is known: what direct I/O is like is asked of it. Else a nameless file
+    /// is made for that.
+    pub known_file: Option<FileName>,
     /// Whether to bypass the page cache where the file system really does that.
     pub direct: bool,
     /// What not to use although the kernel offers it.
@@ -48,6 +52,7 @@ impl Default for DiskOptions {
             pools: Vec::new(),
             primitive: Primitive::Dsync,
             names_thread: false,
+            known_file: None,
             direct: true,
             restrict: Restrict::default(),
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::any::AnyDisk;
 use crate::dir::Dir;
 use crate::memory::{MemoryDir, MemoryDisk};
-use crate::op::{Disk, DiskError, FileName};
+use crate::names::Runner;
+use crate::op::{Disk, DiskError, Done, FileName, Op, run};
 use crate::options::{DiskOptions, IoKind};
 
 /// An open directory of either kind. Clones share it, and its lock.
@@ -79,6 +80,18 @@ impl Place {
         match self {
             Self::Dir(dir) => dir.has_writer(),
             Self::Memory(dir) => dir.has_writer(),
+        }
+    }
+
+    /// The content of a small file, as [`Op::Load`] brings it, for callers that need no disk for more.
+    pub fn load(&self, name: FileName, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {
+        match self {
+            Self::Dir(dir) => Runner::new(dir.clone(), false, None).load(&name, limit_bytes),
+            Self::Memory(dir) => match run(&mut dir.disk(), Op::Load { name, limit_bytes }).result?
+            {
+                Done::Loaded(content) => Ok(content),
+                _ => Ok(Vec::new()),
+            },
         }
     }
 

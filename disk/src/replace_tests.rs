@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::any::AnyDisk;
 use crate::dir::Dir;
 use crate::names::Runner;
-use crate::op::{Done, FileName, Op, run};
+use crate::op::{Disk, Done, FileName, Op, Tag, Wait, run};
 use crate::options::{DiskOptions, IoKind};
 use crate::{open, suite};
 
@@ -161,5 +161,38 @@ fn what_is_stored_has_no_spare_that_could_be_written_over() {
             std::io::Read::read_to_end(&mut kept, &mut found).unwrap();
             assert_eq!(found, before);
         }
+    }
+}
+
+/// Who has nothing else to do carries operations on names out itself; who has hands them to a thread,
+/// which goes on with what the first one knew.
+#[test]
+fn a_thread_for_names_begins_with_the_first_who_does_not_wait() {
+    let home = TempDir::new().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    for kind in [IoKind::Blocking, IoKind::Auto] {
+        let options = DiskOptions { names_thread: true, ..DiskOptions::default() };
+        let mut disk = open(&dir, None, kind, &options).unwrap();
+        replace(&mut disk, "manifest", b"one");
+        replace(&mut disk, "manifest", b"two");
+        assert!(home.path().join("manifest.tmp").exists(), "beside it lies the old one");
+        let mut tags = Vec::new();
+        for (tag, content) in [(1, b"three".as_slice()), (2, b"four"), (3, b"five")] {
+            let op = Op::Replace { name: name("manifest"), content: content.to_vec() };
+            disk.submit(Tag(tag), op);
+        }
+        let mut out = Vec::new();
+        while out.len() < 3 {
+            disk.reap(Wait::Any, &mut out);
+        }
+        for done in out {
+            done.result.unwrap();
+            tags.push(done.tag.0);
+        }
+        assert_eq!(tags, [1, 2, 3]);
+        assert_eq!(std::fs::read(home.path().join("manifest")).unwrap(), b"five");
+        assert_eq!(std::fs::read(home.path().join("manifest.tmp")).unwrap(), b"four");
+        drop(disk);
+        assert_eq!(dir.entries().unwrap(), ["manifest"], "the thread took over what lies beside");
     }
 }

@@ -22,9 +22,7 @@ use crate::options::{FrozenFormat, Options};
 use crate::profile::{self, CommitSettings, Profiled};
 use crate::published::Published;
 use crate::recovery::watch::Watch;
-use crate::recovery::{
-    Identity, ShardRecovery, ask, load, load_file, load_manifest, rebuild, resume, tail,
-};
+use crate::recovery::{Identity, ShardRecovery, ask, load, load_manifest, rebuild, resume, tail};
 use crate::shard::SegmentRef;
 use crate::starting::open_for_writing;
 use crate::tools::BACKUP_PREFIX;
@@ -53,13 +51,17 @@ pub(crate) struct Opened {
 
 /// A disk for reading files of a shard from any thread.
 pub(crate) fn reader_disk(dir: &Place, io: IoKind) -> Result<Box<dyn Disk + Send>, DiskError> {
-    dir.movable_disk(io, &DiskOptions::default())
+    dir.movable_disk(io, &reading())
 }
 
 /// A disk for reading files of a shard, on the calling thread.
 pub(crate) fn reading_disk(dir: &Place, io: IoKind) -> Result<AnyDisk, DiskError> {
     let kind = if io == IoKind::Uring { IoKind::Auto } else { io };
-    dir.disk(None, kind, &DiskOptions::default())
+    dir.disk(None, kind, &reading())
+}
+
+fn reading() -> DiskOptions {
+    DiskOptions { known_file: Some(names::manifest()), ..DiskOptions::default() }
 }
 
 /// A log that was found: locked, where it is to be written; nothing is read of its shards yet.
@@ -201,9 +203,7 @@ pub(crate) fn open_dir(path: &Path, create: bool) -> Result<Dir, OpenError> {
 
 /// What the file `log` says; `None` where a log may be created.
 pub(crate) fn find_meta(path: &Path, dir: &Place) -> Result<Option<LogMeta>, OpenError> {
-    let mut disk = reading_disk(dir, IoKind::Blocking)?;
-    let name = log_file()?;
-    match load_file(&mut disk, name, LOG_FILE_BYTES_MAX) {
+    match dir.load(log_file()?, LOG_FILE_BYTES_MAX) {
         Ok(file) => {
             let identity = Identity { log: LogId([0; 16]), shard: 0, segment_bytes: 0 };
             let meta = LogMeta::decode(&file)

@@ -22,7 +22,7 @@ use crate::limits::COMMIT_BYTES_DEFAULT;
 use crate::names;
 use crate::open::{find_meta, reading_disk};
 use crate::options::Options;
-use crate::recovery::{ask, load_file};
+use crate::recovery::ask;
 
 /// The largest file `disk-profile` that is read.
 const PROFILE_BYTES_MAX: u64 = 4096;
@@ -178,8 +178,7 @@ fn store(place: &Place, profile: &StoredProfile) -> Result<(), DiskError> {
 
 /// The stored profile; or why the one that there is does not hold here, `None` where there is none.
 fn load(place: &Place, dir: &Dir, log: LogId) -> Result<Loaded, DiskError> {
-    let mut disk = reading_disk(place, IoKind::Blocking)?;
-    let file = match load_file(&mut disk, names::disk_profile(), PROFILE_BYTES_MAX) {
+    let file = match place.load(names::disk_profile(), PROFILE_BYTES_MAX) {
         Ok(file) => file,
         Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(Err(None)),
         Err(error) => return Ok(Err(Some(error.to_string()))),

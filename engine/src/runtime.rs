@@ -2,10 +2,10 @@
 //! takes one turn after another.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use ringlog_disk::{Completion, Disk, DiskFacts, Wait};
+use ringlog_disk::{Completion, Disk, DiskFacts, MakingResident, Wait};
 
 use crate::clock::Clock;
 use crate::failure::LogFailure;
@@ -18,6 +18,8 @@ use crate::shard::{Reply, Request, Shard, ShardCounts, Time};
 
 /// How long a chunk for which nobody waits may stay open, in nanoseconds.
 const CHUNK_OPEN_NS: u64 = 1_000_000;
+/// How long after its beginning a writer does what the first records shall not wait for.
+pub(crate) const SETTLES_AFTER_NS: u64 = 2_000_000;
 
 /// What a handle asks the writer.
 pub(crate) enum Command {
@@ -53,6 +55,10 @@ pub(crate) struct Shared {
     pub(crate) failure: LogFailure,
     /// The last look, once the writer is gone: with the next offsets of all streams.
     pub(crate) last: Mutex<Option<Snapshot>>,
+    /// Ends with the handles.
+    pub(crate) making_resident: Mutex<Option<MakingResident>>,
+    /// What was found out after the log had been opened.
+    pub(crate) late_note: OnceLock<&'static str>,
 }
 
 /// A shard with everything it needs to run. Whoever drives it supplies the time.
@@ -73,6 +79,8 @@ pub(crate) struct Writer<D: Disk> {
     /// Since when a chunk for which nobody waits has been open.
     open_since: Option<u64>,
     completed: Vec<Completion>,
+    /// What is still to be done once the first records are through, and when.
+    settle: Option<(u64, Box<dyn FnOnce()>)>,
 }
 
 impl<D: Disk> Writer<D> {
@@ -97,13 +105,20 @@ impl<D: Disk> Writer<D> {
             poison_told: false,
             open_since: None,
             completed: Vec::new(),
+            settle: None,
         }
     }
 
-    /// Takes turns until the log is closed.
-    pub(crate) fn run(mut self, clock: &Clock) {
+    /// Takes turns until the log is closed. Some time after the beginning, or when somebody looks, comes
+    /// `settle`: what the first records shall not wait for.
+    pub(crate) fn run(mut self, clock: &Clock, settle: impl FnOnce() + 'static) {
+        let settle_at = clock.now().mono_ns + SETTLES_AFTER_NS;
+        self.settle = Some((settle_at, Box::new(settle)));
         while !self.finished {
             let now = clock.now();
+            if self.settle.as_ref().is_some_and(|(at, _)| *at <= now.mono_ns) {
+                self.settle_in();
+            }
             let wait = self.work(now);
             if self.finished {
                 break;
@@ -113,6 +128,12 @@ impl<D: Disk> Writer<D> {
             }
         }
         self.finish();
+    }
+
+    fn settle_in(&mut self) {
+        if let Some((_, settle)) = self.settle.take() {
+            settle();
+        }
     }
 
     /// The first half of a turn: takes what producers and handles have left, gives the disk what
@@ -259,6 +280,7 @@ impl<D: Disk> Writer<D> {
                     self.next_id += 1;
                 }
                 Ok(Command::Look(streams, all, reply)) => {
+                    self.settle_in(); // it may have something to say
                     let _ = reply.send(self.look(&streams, all)); // the asker may have gone
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return any,
@@ -316,7 +338,8 @@ impl<D: Disk> Writer<D> {
     }
 
     fn how_long(&self, now: Time, sweep_at: Option<u64>) -> Wait {
-        let deadline = [self.shard.deadline(), sweep_at].into_iter().flatten().min();
+        let settle_at = self.settle.as_ref().map(|(at, _)| *at);
+        let deadline = [self.shard.deadline(), sweep_at, settle_at].into_iter().flatten().min();
         match deadline {
             None => Wait::Any,
             Some(at) if at > now.mono_ns => Wait::AtMost(Duration::from_nanos(at - now.mono_ns)),
@@ -355,6 +378,20 @@ impl<D: Disk> Writer<D> {
 }
 
 impl Shared {
+    /// Keeps the thread that makes the shard's memory resident as long as there are handles.
+    pub(crate) fn keep(&self, making_resident: MakingResident) {
+        let mut kept = self.making_resident.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(making_resident);
+    }
+
+    /// Adds to what is to be said of the log.
+    pub(crate) fn note_late(&self, note: Option<&'static str>) {
+        if let Some(note) = note {
+            crate::observe::trace::notes(&[note.to_owned()]);
+            let _ = self.late_note.set(note); // there is one such note
+        }
+    }
+
     /// Asks the writer and waits for its answer; `None` when it is gone.
     pub(crate) fn ask(&self, request: Request) -> Option<Reply> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);

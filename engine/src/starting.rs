@@ -1,17 +1,18 @@
 //! Starting the writers of a log: each on a thread of its own, in two steps.
 //!
 //! First every shard is read; only when all are sound, anything is changed in one of them. So a log
-//! that is refused is left as it was found.
+//! that is refused is left as it was found. What can wait until the first records are through waits
+//! (`SETTLES_AFTER_NS`): making memory resident, and finding the CPU to run on.
 
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringlog_disk::profile::commits_in_flight_unmeasured;
 use ringlog_disk::{
-    AnyDisk, BlockPool, Dir, Disk, DiskError, DiskOptions, MakingResident, Place, Primitive,
-    interrupt_cpu,
+    AnyDisk, BlockPool, Dir, Disk, DiskError, DiskOptions, IoKind, MakingResident, Place,
+    Primitive, interrupt_cpu,
 };
 
 use crate::chunk::chunk_capacity;
@@ -29,14 +30,15 @@ use crate::limits::{
     COMMITS_IN_FLIGHT_DEFAULT, MEMORY_BYTES_MIN,
 };
 use crate::log::{OpenShard, Writer as ShardWriter};
+use crate::names;
 use crate::observe::trace::Recovering;
-use crate::open::{Parts, report};
+use crate::open::{Parts, reading_disk, report};
 use crate::options::{FrozenFormat, Options};
 use crate::published::Published;
 use crate::recovery::watch::Watch;
 use crate::recovery::{Identity, ShardRecovery, load, resume, tail};
 use crate::runtime::{Shared, Writer};
-use crate::shard::{Request, Shard, ShardConfig, saturating_nanos};
+use crate::shard::{Request, Shard, ShardConfig, Streams, saturating_nanos};
 use crate::window::pool_for;
 
 pub(crate) const NO_HUGE_PAGES: &str = "Huge pages are not to be had: large transfers are split \
@@ -56,6 +58,8 @@ const META_BLOCKS: usize = 8;
 /// A shard that is ready to be written, as its handles see it.
 pub(crate) struct Ready {
     pub(crate) shared: Arc<Shared>,
+    /// Its memory, which is still to be made resident.
+    pub(crate) pools: Pools,
     pub(crate) published: Arc<Published>,
     pub(crate) epoch: Epoch,
     pub(crate) next_stream: u32,
@@ -106,22 +110,28 @@ pub(crate) fn open_for_writing(
             }
         }
     }
-    for at in 0..begun.len() {
-        if begun[at].sound.recv().is_err() {
-            let refused = begun.remove(at).end();
-            begun.into_iter().for_each(|opening| drop(opening.end()));
-            return Err(refused);
+    // A shard that is alone waits for nobody.
+    if begun.len() > 1 {
+        for at in 0..begun.len() {
+            if begun[at].sound.recv().is_err() {
+                let refused = begun.remove(at).end();
+                begun.into_iter().for_each(|opening| drop(opening.end()));
+                return Err(refused);
+            }
+        }
+        // All at once: what they do now waits for the device most of the time.
+        for opening in &begun {
+            let _ = opening.go.send(()); // if the thread is gone, there is no answer either
         }
     }
     let mut opened: Vec<Parts> = Vec::with_capacity(begun.len());
     let mut failed = None;
     for opening in begun {
-        match failed {
-            Some(_) => drop(opening.end()),
-            None => match opening.finish() {
-                Ok(parts) => opened.push(parts),
-                Err(error) => failed = Some(error),
-            },
+        match opening.finish() {
+            Ok(parts) => opened.push(parts),
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
         }
     }
     let Some(error) = failed else { return Ok(opened) };
@@ -177,7 +187,6 @@ impl Opening {
     }
 
     fn finish(self) -> Result<Parts, OpenError> {
-        let _ = self.go.send(()); // if the thread is gone, there is no answer either
         let ready: Ready = match self.ready.recv() {
             Ok(Ok(ready)) => ready,
             Ok(Err(error)) => {
@@ -219,11 +228,22 @@ impl Task {
     /// The whole life of a writer thread. The ring must be made on the thread that drives it.
     fn run(self) {
         let ready = self.ready.clone();
+        let (shard, pinned) = (self.shard, self.options.pin.then(|| self.dir.clone()));
         match self.prepare() {
-            Ok(Some((writer, told, _making_resident))) => {
-                let last_word = LastWord(Arc::clone(&writer.shared));
+            Ok(Some((writer, told))) => {
+                let shared = Arc::clone(&writer.shared);
+                let last_word = LastWord(Arc::clone(&shared));
+                let pools = told.pools.clone();
+                let settle = move || {
+                    // Before this thread is pinned: that one may run elsewhere.
+                    shared.keep(pools.make_resident());
+                    // In memory there is no device to be near to.
+                    if let Some(dir) = pinned.as_ref().and_then(Place::as_dir) {
+                        shared.note_late(pin(dir, shard));
+                    }
+                };
                 if ready.send(Ok(told)).is_ok() {
-                    writer.run(&Clock::new());
+                    writer.run(&Clock::new(), settle);
                 }
                 drop(last_word);
             }
@@ -234,45 +254,47 @@ impl Task {
         }
     }
 
-    fn prepare(self) -> Result<Option<(Writer<AnyDisk>, Ready, MakingResident)>, OpenError> {
+    fn prepare(self) -> Result<Option<(Writer<AnyDisk>, Ready)>, OpenError> {
         let start = Instant::now();
-        let mut notes = Vec::new();
-        let format = self.meta.into();
-        let pools = Pools::new(&self.options, format)?;
-        // Before this thread is pinned: that one may run elsewhere.
-        let making_resident = pools.make_resident();
-        // In memory there is no device to be near to, and no transfer to be split.
-        let dir = self.dir.as_dir();
-        if let (true, Some(dir)) = (self.options.pin, dir) {
-            notes.extend(pin(dir, self.shard).map(str::to_owned));
-        }
-        if dir.is_some() && !pools.small.huge_pages_advised() {
-            notes.push(NO_HUGE_PAGES.to_owned());
-        }
-        let disk_options = disk_options(&self.options, &pools, true);
-        let mut disk = self.dir.disk(Some(&self.lock), self.options.io, &disk_options)?;
+        let measure = || start.elapsed();
         let identity = Identity {
             log: self.meta.log,
             shard: self.shard,
             segment_bytes: self.meta.segment_bytes,
         };
-        let measure = || start.elapsed();
-        let scanned = scan_shard(&mut disk, &identity, &measure, self.watch.as_deref())?;
-        let may_change = self.sound.send(()).is_ok() && self.go.recv().is_ok();
-        if !may_change {
+        let watch = self.watch.as_deref();
+        let scanned = read_shard(&self.dir, self.options.io, &identity, &measure, watch)?;
+        let mut notes = Vec::new();
+        let format = self.meta.into();
+        let pools = Pools::new(&self.options, format)?;
+        // In memory no transfer is split.
+        if self.dir.as_dir().is_some() && !pools.small.huge_pages_advised() {
+            notes.push(NO_HUGE_PAGES.to_owned());
+        }
+        let disk_options = disk_options(&self.options, &pools, true);
+        let disk = self.dir.disk(Some(&self.lock), self.options.io, &disk_options)?;
+        let others = self.meta.shards > 1;
+        if others && (self.sound.send(()).is_err() || self.go.recv().is_err()) {
             return Ok(None);
         }
         let (options, failure) = (&self.options, self.failure);
         let begin = Begin { options, pools, notes, now_ns: wall_ns(), failure };
         let (writer, ready) = start_shard(disk, &identity, scanned, begin, &measure)?;
-        Ok(Some((writer, ready, making_resident)))
+        Ok(Some((writer, ready)))
     }
 }
 
 /// How the disk of a writer is opened.
 pub(crate) fn disk_options(options: &Options, pools: &Pools, names_thread: bool) -> DiskOptions {
     let primitive = options.primitive.unwrap_or(Primitive::Dsync);
-    DiskOptions { pools: pools.all(), primitive, names_thread, ..DiskOptions::default() }
+    let known_file = Some(names::manifest());
+    DiskOptions {
+        pools: pools.all(),
+        primitive,
+        names_thread,
+        known_file,
+        ..DiskOptions::default()
+    }
 }
 
 /// Recovers a shard on any disk, and makes its writer. `measure` tells the time since the opening
@@ -306,7 +328,28 @@ pub(crate) struct Scanned {
     span: Recovering,
 }
 
-/// Reads what recovery needs. Changes nothing.
+/// Reads what recovery needs, with a disk for that. Changes nothing.
+pub(crate) fn read_shard(
+    dir: &Place,
+    io: IoKind,
+    identity: &Identity,
+    measure: &dyn Fn() -> Duration,
+    watch: Option<&Watch>,
+) -> Result<Scanned, OpenError> {
+    let span = Recovering::begin(identity.shard);
+    let scan = || {
+        // After a clean close there is little to read: a ring would take longer to set up.
+        let mut disk = reading_disk(dir, IoKind::Blocking)?;
+        let (manifest, streams) = load(&mut disk, identity)?;
+        if !manifest.clean && io != IoKind::Blocking {
+            disk = reading_disk(dir, io)?;
+        }
+        scan(&mut disk, identity, (manifest, streams), measure, watch)
+    };
+    Scanned::of(scan(), span)
+}
+
+/// The same on a disk that is open already.
 pub(crate) fn scan_shard(
     disk: &mut dyn Disk,
     identity: &Identity,
@@ -314,11 +357,21 @@ pub(crate) fn scan_shard(
     watch: Option<&Watch>,
 ) -> Result<Scanned, OpenError> {
     let span = Recovering::begin(identity.shard);
-    match scan(disk, identity, measure, watch) {
-        Ok((manifest, tail, scan_time)) => Ok(Scanned { manifest, tail, scan_time, span }),
-        Err(error) => {
-            span.failed(&error);
-            Err(error)
+    let loaded = load(disk, identity);
+    Scanned::of(loaded.and_then(|loaded| scan(disk, identity, loaded, measure, watch)), span)
+}
+
+impl Scanned {
+    fn of(
+        read: Result<(Manifest, tail::Tail, Duration), OpenError>,
+        span: Recovering,
+    ) -> Result<Self, OpenError> {
+        match read {
+            Ok((manifest, tail, scan_time)) => Ok(Self { manifest, tail, scan_time, span }),
+            Err(error) => {
+                span.failed(&error);
+                Err(error)
+            }
         }
     }
 }
@@ -326,10 +379,10 @@ pub(crate) fn scan_shard(
 fn scan(
     disk: &mut dyn Disk,
     identity: &Identity,
+    (manifest, streams): (Manifest, Streams),
     measure: &dyn Fn() -> Duration,
     watch: Option<&Watch>,
 ) -> Result<(Manifest, tail::Tail, Duration), OpenError> {
-    let (manifest, streams) = load(disk, identity)?;
     let scan_pool = pool_for(identity.segment_bytes)?;
     let scan_began = measure();
     let tail = tail::scan_watched(
@@ -386,8 +439,8 @@ pub(crate) fn start_shard<D: Disk>(
         retention: options.retention,
         postings_bytes_max: pools.postings_bytes_max,
         rotate_after_ns: options.rotate_after.map(saturating_nanos),
-        batch_blocks: pools.batch,
-        meta_blocks: pools.meta,
+        batch_blocks: pools.batch.clone(),
+        meta_blocks: pools.meta.clone(),
         recent: Arc::clone(&published.recent),
     };
     let inbox_config = InboxConfig {
@@ -396,7 +449,7 @@ pub(crate) fn start_shard<D: Disk>(
         epoch,
         frames_bytes_max: pools.frames_bytes_max,
     };
-    let inbox = Inbox::new(inbox_config, pools.small, pools.large, disk.waker());
+    let inbox = Inbox::new(inbox_config, pools.small.clone(), pools.large.clone(), disk.waker());
     let (commands, received) = channel();
     failure.join(disk.waker());
     let shared = Arc::new(Shared {
@@ -407,9 +460,11 @@ pub(crate) fn start_shard<D: Disk>(
         notes,
         failure,
         last: Mutex::new(None),
+        making_resident: Mutex::new(None),
+        late_note: OnceLock::new(),
     });
     let writer = Writer::new(disk, Shard::new(config, begin), Arc::clone(&shared), received);
-    Ok((writer, Ready { shared, published, epoch, next_stream, names, recovery }))
+    Ok((writer, Ready { shared, pools, published, epoch, next_stream, names, recovery }))
 }
 
 /// Pins the calling thread: shard 0 to the CPU that takes the device's interrupts, where it is one
@@ -489,12 +544,14 @@ impl Pools {
     /// See [`Options::memory_bytes`].
     pub(crate) fn new(options: &Options, format: FrozenFormat) -> Result<Self, DiskError> {
         let sizes = Sizes::new(options, format);
-        let pool = |(count, bytes): (usize, usize)| BlockPool::new(count as u32, bytes);
+        let pool =
+            |(count, bytes): (usize, usize)| BlockPool::ordinary_at_first(count as u32, bytes);
+        let (meta_count, meta_bytes) = sizes.meta;
         Ok(Self {
             small: pool(sizes.small)?,
             large: pool(sizes.large)?,
             batch: pool(sizes.batch)?,
-            meta: pool(sizes.meta)?,
+            meta: BlockPool::ordinary(meta_count as u32, meta_bytes)?,
             frames_bytes_max: sizes.frames_bytes_max,
             postings_bytes_max: sizes.postings_bytes_max,
         })
@@ -505,7 +562,7 @@ impl Pools {
         vec![self.meta.clone(), self.batch.clone(), self.small.clone(), self.large.clone()]
     }
 
-    /// Begins to make them resident, which goes on while the shard is read and begins its life.
+    /// Begins to make them resident, which goes on while the shard begins its life.
     pub(crate) fn make_resident(&self) -> MakingResident {
         MakingResident::begin(&self.all())
     }

@@ -430,7 +430,7 @@ fn a_newer_version_is_said_to_be_one() {
         let path = match what {
             "log" => fixture.path().join("log"),
             "manifest" => fixture.shard("manifest"),
-            "catalogue" => fixture.shard("0000000000000001.cat"),
+            "catalogue" => fixture.catalogue(),
             _ => fixture.segment(2),
         };
         fixture.change(&path, |bytes| {
@@ -487,7 +487,7 @@ fn a_manifest_and_the_newest_segment_are_missing() {
 fn a_catalogue_that_is_missing_or_damaged() {
     for flip in [None, Some(40)] {
         let fixture = Fixture::new();
-        let part = fixture.shard("0000000000000001.cat");
+        let part = fixture.catalogue();
         match flip {
             None => std::fs::remove_file(&part).unwrap(),
             Some(at) => fixture.change(&part, |bytes| bytes[at] ^= 1),
@@ -508,7 +508,7 @@ fn streams_whose_names_are_lost_get_new_ones() {
     log.rotate().unwrap();
     assert!(log.trim(1).unwrap().segments > 0);
     log.close().unwrap();
-    std::fs::remove_file(fixture.shard("0000000000000001.cat")).unwrap();
+    std::fs::remove_file(fixture.catalogue()).unwrap();
     refused_as_corrupt(&fixture);
     let report = repair(fixture.path(), &mut |_| {}).unwrap();
     assert_eq!(report.notes.len(), STREAMS.len(), "{report:?}");

@@ -374,6 +374,34 @@ fn what_a_creation_that_was_cut_short_leaves_is_no_obstacle() {
     assert!(matches!(Log::open(other.path(), small()).err(), Some(OpenError::NotALog { .. })));
 }
 
+/// Opening reads every part of the catalogue, so lives must not add up to many.
+#[test]
+fn a_small_catalogue_stays_one_file_whatever_lives_and_rotations_add() {
+    let home = tempfile::tempdir().unwrap();
+    let parts = || {
+        let files = std::fs::read_dir(home.path().join("shard-000")).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".cat")).count()
+    };
+    for life in 0..12_u64 {
+        let log = Log::open(home.path(), small()).unwrap();
+        let stream = log.stream(&format!("of life {life}")).unwrap();
+        let all = log.stream("all").unwrap();
+        drop(stream.append(b"one").unwrap());
+        assert_eq!(all.append(b"more").unwrap().wait().unwrap().offset, Offset(life));
+        if life % 3 == 0 {
+            log.rotate().unwrap();
+        }
+        log.close().unwrap();
+        assert_eq!(parts(), 1, "life {life}");
+    }
+    let log = Log::open(home.path(), small()).unwrap();
+    for life in 0..12 {
+        let stream = log.existing_stream(&format!("of life {life}")).unwrap();
+        assert_eq!(stream.read(..).unwrap().count(), 1);
+    }
+}
+
 #[test]
 fn a_damaged_catalogue_does_not_hide_the_records_from_a_reader() {
     let dir = tempfile::tempdir().unwrap();

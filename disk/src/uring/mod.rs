@@ -118,7 +118,7 @@ impl UringDisk {
     /// Fails with [`crate::DiskErrorKind::Access`] or [`crate::DiskErrorKind::Io`] when io_uring is
     /// refused, and when the directory cannot be looked at.
     pub fn open(dir: &Dir, lock: Option<&Dir>, options: &DiskOptions) -> Result<Self, DiskError> {
-        let mut found = direct::examine(dir, options.direct)?;
+        let mut found = direct::examine(dir, options.direct, options.known_file.as_ref())?;
         let waker = Waker::with_event()?;
         let granted = setup::set_up(options, lock)?;
         let Granted { ring, registered_files, buffers, later, writev_fixed, in_flight_max, notes } =
@@ -233,6 +233,16 @@ impl UringDisk {
         let pushed = unsafe { self.ring.submission().push(entry) }.is_ok();
         self.pushed += u64::from(pushed);
         pushed
+    }
+
+    /// Starts an admitted operation, or has it wait.
+    fn take_in(&mut self, tag: Tag, op: Op) {
+        let full = self.free.is_empty() || !self.backlog.is_empty() || !self.stalled.is_empty();
+        if full || self.busy() == 0 && is_flushed_write(&op) {
+            self.backlog.push_back((tag, op));
+        } else {
+            self.start(tag, op);
+        }
     }
 
     /// Gives an admitted operation a place and sends its first step.
@@ -474,14 +484,15 @@ impl UringDisk {
 impl Disk for UringDisk {
     fn submit(&mut self, tag: Tag, op: Op) {
         let mut files = RingFiles(self.registered_files.then_some(&self.ring));
-        let Some(op) = self.desk.admit(tag, op, &mut files) else {
-            return;
-        };
-        let full = self.free.is_empty() || !self.backlog.is_empty() || !self.stalled.is_empty();
-        if full || self.busy() == 0 && is_flushed_write(&op) {
-            self.backlog.push_back((tag, op));
-        } else {
-            self.start(tag, op);
+        if let Some(op) = self.desk.admit(tag, op, &mut files) {
+            self.take_in(tag, op);
+        }
+    }
+
+    fn submit_alone(&mut self, tag: Tag, op: Op) {
+        let mut files = RingFiles(self.registered_files.then_some(&self.ring));
+        if let Some(op) = self.desk.admit_alone(tag, op, &mut files) {
+            self.take_in(tag, op);
         }
     }
 

@@ -15,12 +15,12 @@ use crate::error::OpenError;
 use crate::failure::LogFailure;
 use crate::format::meta::LogMeta;
 use crate::ids::LogId;
-use crate::open::{Found, find, find_in, reader_disk, reading_disk, shard_of};
+use crate::open::{Found, find, find_in, reader_disk, shard_of};
 use crate::options::{FrozenFormat, Options, RecoveryMode};
 use crate::reader::{OpenDisk, ShardReads};
 use crate::recovery::Identity;
 use crate::starting::{
-    Begin, NO_HUGE_PAGES, Pools, Scanned, disk_options, scan_shard, start_shard,
+    Begin, NO_HUGE_PAGES, Pools, Scanned, disk_options, read_shard, start_shard,
 };
 
 /// A log that was found sound and is locked; nothing drives it yet.
@@ -77,8 +77,7 @@ impl DrivenLog {
         for (shard, dir) in (0..).zip(found.shards) {
             let opened = Instant::now();
             let identity = Identity { log: meta.log, shard, segment_bytes: meta.segment_bytes };
-            let mut disk = reading_disk(&dir, options.io)?;
-            let scanned = scan_shard(&mut disk, &identity, &|| opened.elapsed(), None)?;
+            let scanned = read_shard(&dir, options.io, &identity, &|| opened.elapsed(), None)?;
             seats.push(Seat {
                 dir,
                 lock: found.dir.clone(),
@@ -159,13 +158,9 @@ impl Seat {
         let (names_thread, failure, opened) = (self.names_thread, self.failure, self.opened);
         let format = FrozenFormat::from(meta);
         let pools = Pools::new(&options, format)?;
-        let making_resident = match names_thread {
-            true => Some(pools.make_resident()),
-            false => {
-                pools.all().iter().for_each(BlockPool::make_resident);
-                None
-            }
-        };
+        if !names_thread {
+            pools.all().iter().for_each(BlockPool::make_resident);
+        }
         if dir.as_dir().is_some() && !pools.small.huge_pages_advised() {
             notes.push(NO_HUGE_PAGES.to_owned());
         }
@@ -182,6 +177,7 @@ impl Seat {
         let reads = ShardReads::new(identity, published, (false, false), open_disk);
         let reads = Arc::new(reads.keeping(options.index_cache_bytes, true));
         let place = Whereabouts { identity, shards: Some(meta.shards), reads };
+        let making_resident = names_thread.then(|| pools.make_resident());
         let mut shard = DrivenShard::new(writer, ready, pools, place, options);
         shard.making_resident = making_resident;
         Ok(shard)

@@ -381,7 +381,7 @@ impl Log {
             direct: self.0.facts.direct,
             commit_primitive: self.0.facts.commit_primitive,
             file_system: self.0.facts.file_system.clone(),
-            notes: self.0.notes.clone(),
+            notes: self.0.all_notes(),
             profile: self.0.profile.clone(),
             settings: self.0.settings.clone(),
             log_id: self.0.meta.log,
@@ -510,6 +510,20 @@ impl Inner {
     fn next_offsets(&self, shard: usize, streams: &[StreamId]) -> Vec<Offset> {
         self.snapshot(shard, streams, false)
             .map_or_else(|| vec![Offset(0); streams.len()], |snapshot| snapshot.offsets)
+    }
+
+    /// What was to be said when the log was opened, and what has been found out since.
+    fn all_notes(&self) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        for shard in &self.shards {
+            let Writer::Running(shared, _) = &shard.writer else { continue };
+            if let Some(late) = shared.late_note.get()
+                && !notes.iter().any(|note| note == late)
+            {
+                notes.push((*late).to_owned());
+            }
+        }
+        notes
     }
 
     fn shard_stats(&self, number: usize) -> ShardStats {

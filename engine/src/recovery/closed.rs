@@ -18,7 +18,7 @@ use crate::format::manifest::Manifest;
 use crate::format::segment::{SEGMENT_HEADER_BYTES, Sealed, SegmentHeader};
 use crate::ids::{Lsn, SegmentId};
 use crate::index;
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
 use crate::names;
 use crate::window::Window;
 
@@ -31,7 +31,6 @@ pub(super) fn part(
     disk: &mut dyn Disk,
     identity: &Identity,
     manifest: &Manifest,
-    pool: &BlockPool,
 ) -> Result<Option<Part>, OpenError> {
     let Some((segment, so_far)) = manifest.closed() else { return Ok(None) };
     let limit_bytes = index::file_bytes_max(identity.segment_bytes);
@@ -42,9 +41,13 @@ pub(super) fn part(
     };
     drop(file);
     let Some((block, blocks)) = postings.last_batch() else { return Ok(None) };
+    let last_bytes = (blocks as usize).saturating_mul(BLOCK_BYTES);
+    if !(BLOCK_BYTES..=BATCH_BYTES_MAX).contains(&last_bytes) {
+        return Ok(None);
+    }
     let open = Op::Open { file: SCAN_FILE, name: names::segment(segment), write: false };
     let Ok(Done::Opened { bytes }) = ask(disk, open) else { return Ok(None) };
-    let mut window = Window::new(pool.clone(), SCAN_FILE, bytes);
+    let mut window = Window::new(BlockPool::ordinary(1, last_bytes)?, SCAN_FILE, bytes);
     let last = (block, blocks);
     let fits = (is_sound(disk, identity, &mut window, segment, bytes)
         || planted(Bug::BelieveClosedSegment))
@@ -86,7 +89,7 @@ fn ends_with(
     if lsn.0.saturating_add(bytes) != so_far.end_lsn.0 {
         return false;
     }
-    let Ok(batch) = window.get(disk, SEGMENT_HEADER_BYTES + at, bytes as usize) else {
+    let Ok(batch) = window.peek(disk, SEGMENT_HEADER_BYTES + at, bytes as usize) else {
         return false;
     };
     let seed = HeaderSeed::new(identity.log, identity.shard, segment);

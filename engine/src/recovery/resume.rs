@@ -183,8 +183,8 @@ impl Resume<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut window = Window::new(BlockPool::new(2, BLOCK_BYTES)?, SCAN_FILE, bytes);
-        let header = match window.get(self.disk, 0, BLOCK_BYTES) {
+        let mut window = Window::new(BlockPool::ordinary(1, BLOCK_BYTES)?, SCAN_FILE, bytes);
+        let header = match window.peek(self.disk, 0, BLOCK_BYTES) {
             Ok(block) => SegmentHeader::decode(block).ok(),
             Err(_) => None,
         };

@@ -233,7 +233,7 @@ pub(crate) fn scan_watched(
         purpose,
         share: Share::new(watch),
     };
-    match closed::part(scan.disk, identity, manifest, pool)? {
+    match closed::part(scan.disk, identity, manifest)? {
         Some(part) => scan.take_closed(part),
         // Nothing was open when the log was closed.
         None if manifest.clean && manifest.proven_lsn == start => {}

@@ -26,16 +26,34 @@ pub(super) const CLOSE_SEALED: u8 = 5;
 /// The step of closing that does.
 const STORE_CLOSED: u8 = 0;
 /// The step of closing that replaces the manifest.
-const LIST_CLOSED: u8 = 3;
+pub(super) const LIST_CLOSED: u8 = 3;
 
 /// A segment that gets no more batches.
 pub(super) struct Sealing {
     pub(super) open: OpenSegment,
+    pub(super) catalogue: NextPart,
+}
+
+/// What the next part of the catalogue holds.
+pub(super) struct NextPart {
     pub(super) entries: Vec<CatalogueEntry>,
     /// The entries replace all parts before them.
     pub(super) whole: bool,
-    /// How they are listed, once they are on their way.
+    /// How it is listed, once it is on its way.
     pub(super) part: Option<CataloguePart>,
+}
+
+impl NextPart {
+    /// Lists the part, and gives the numbers of those that it replaces. Doing it twice is not the same
+    /// as once.
+    fn list(&self, parts: &mut Vec<CataloguePart>) -> Vec<u64> {
+        let replaced = match (self.whole, &self.part) {
+            (true, Some(_)) => parts.drain(..).map(|part| part.number).collect(),
+            _ => Vec::new(),
+        };
+        parts.extend(self.part);
+        replaced
+    }
 }
 
 pub(super) enum JobKind {
@@ -64,8 +82,8 @@ pub(super) enum JobKind {
         segment: SegmentId,
     },
     Close {
-        entries: Vec<CatalogueEntry>,
-        part: Option<CataloguePart>,
+        catalogue: NextPart,
+        obsolete: Vec<u64>,
     },
 }
 
@@ -135,8 +153,9 @@ impl Shard {
                 let flush = if planted(Bug::SkipFooterFlush) { Flush::No } else { Flush::File };
                 Op::Write { file, offset, data, flush }
             }
-            (JobKind::Seal { sealing: Sealing { entries, part, .. }, .. }, 1)
-            | (JobKind::Close { entries, part }, 1) => {
+            (JobKind::Seal { sealing: Sealing { catalogue, .. }, .. }, 1)
+            | (JobKind::Close { catalogue, .. }, 1) => {
+                let NextPart { entries, part, .. } = catalogue;
                 if entries.is_empty() || planted(Bug::SkipCatalogue) {
                     return Step::Skip;
                 }
@@ -199,11 +218,15 @@ impl Shard {
                 Some(open) if open.so_far.base_lsn < open.so_far.end_lsn => self.store_index(open),
                 _ => return Step::Skip,
             },
-            (JobKind::Close { part, .. }, LIST_CLOSED) => {
-                self.list_closed(*part);
+            (JobKind::Close { catalogue, obsolete }, LIST_CLOSED) => {
+                self.list_closed(catalogue, obsolete);
                 self.list_prepared();
                 self.replace_manifest()
             }
+            (JobKind::Close { obsolete, .. }, _) => match obsolete.pop() {
+                Some(number) => Op::Remove { name: names::catalogue(number) },
+                None => return Step::Finished,
+            },
             _ => return Step::Finished,
         };
         Step::Do(Box::new(op))
@@ -259,22 +282,19 @@ impl Shard {
         }
         entry.state = state;
         manifest.catalogued_lsn = so_far.end_lsn;
-        if sealing.whole && sealing.part.is_some() {
-            obsolete.extend(manifest.catalogue.drain(..).map(|part| part.number));
-        }
-        manifest.catalogue.extend(sealing.part);
+        obsolete.extend(sealing.catalogue.list(&mut manifest.catalogue));
     }
 
     /// Lists the open segment with what it holds, and the last part of the catalogue. Doing it
     /// twice is the same as once.
-    fn list_closed(&mut self, part: Option<CataloguePart>) {
+    fn list_closed(&mut self, catalogue: &NextPart, obsolete: &mut Vec<u64>) {
         if self.rotation.manifest.clean {
             return;
         }
         let Rotation { manifest, open, .. } = &mut self.rotation;
         manifest.clean = true;
         manifest.catalogued_lsn = self.durable;
-        manifest.catalogue.extend(part);
+        obsolete.extend(catalogue.list(&mut manifest.catalogue));
         let Some(open) = open.as_ref().filter(|open| open.so_far.base_lsn < open.so_far.end_lsn)
         else {
             return;
@@ -330,7 +350,7 @@ impl Shard {
                 self.rotation.retired.extend(gone);
                 return;
             }
-            (JobKind::Close { .. }, LIST_CLOSED) => {
+            (JobKind::Close { obsolete, .. }, LIST_CLOSED..) if obsolete.is_empty() => {
                 self.rotation.closing = Closing::Done;
                 return;
             }

@@ -25,14 +25,14 @@ use std::sync::Arc;
 use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{DiskError, DiskErrorKind, Done, FileId, Op, Tag};
 
-use super::jobs::{CLOSE_SEALED, Job, JobKind, Sealing, Step};
+use super::jobs::{CLOSE_SEALED, Job, JobKind, LIST_CLOSED, NextPart, Sealing, Step};
 use super::retention::{self, Reason, Wanted};
 use super::{Flight, OpenSegment, SegmentRef, Shard, ShardConfig, Time};
 use crate::format::manifest::Manifest;
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, Sealed};
 use crate::ids::{Lsn, SegmentId};
 use crate::index::Postings;
-use crate::limits::SEALING_MAX;
+use crate::limits::{BLOCK_BYTES, SEALING_MAX};
 
 /// How long after a full disk was met it is tried again.
 const RETRY_AFTER_NS: u64 = 200_000_000;
@@ -42,6 +42,8 @@ const AHEAD_BYTES: u64 = 8 << 20;
 const SPARES_MAX: usize = 4;
 /// Parts of the catalogue before they are merged, at least.
 const CATALOGUE_PARTS: usize = 8;
+/// And at most.
+const CATALOGUE_PARTS_MAX: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closing {
@@ -235,15 +237,28 @@ impl Shard {
             self.rotation.open = Some(open);
             return;
         }
-        let parts = &self.rotation.manifest.catalogue;
-        let deltas: u64 = parts.iter().skip(1).map(|part| part.bytes).sum();
-        let whole = parts.len() >= CATALOGUE_PARTS
-            && (parts.first().is_none_or(|base| deltas >= base.bytes) || parts.len() >= 64);
-        let entries = if whole { self.streams.take_all() } else { self.streams.take_changes() };
+        let catalogue = self.next_catalogue_part();
         self.sync_wanted = self.sync_wanted.max(open.so_far.end_lsn);
-        self.rotation.sealing.push_back(Sealing { open, entries, whole, part: None });
+        self.rotation.sealing.push_back(Sealing { open, catalogue });
         self.counts.sealed.note(reason);
         self.keeper.segments_changed();
+    }
+
+    /// What has changed in the streams since the last part of the catalogue; or all there is to say of
+    /// them, where the parts have become many, or are small enough that one of them holds it all.
+    fn next_catalogue_part(&mut self) -> NextPart {
+        let parts = &self.rotation.manifest.catalogue;
+        let deltas: u64 = parts.iter().skip(1).map(|part| part.bytes).sum();
+        let base = parts.first().map_or(0, |base| base.bytes);
+        let whole = match parts.len() {
+            0 => false,
+            CATALOGUE_PARTS_MAX.. => true,
+            CATALOGUE_PARTS.. if deltas >= base => true,
+            _ => base + deltas <= BLOCK_BYTES as u64,
+        };
+        let whole = whole && self.streams.has_changes();
+        let entries = if whole { self.streams.take_all() } else { self.streams.take_changes() };
+        NextPart { entries, whole, part: None }
     }
 
     /// The next operation of the job at hand, or of the next one.
@@ -342,7 +357,8 @@ impl Shard {
         let durable = self.durable == self.staged || planted(Bug::CloseBeforeDurable);
         let quiet = self.pending.is_empty() && durable;
         if self.rotation.closing == Closing::Wanted && quiet && self.rotation.sealing.is_empty() {
-            return start(JobKind::Close { entries: self.streams.take_changes(), part: None });
+            let (catalogue, obsolete) = (self.next_catalogue_part(), Vec::new());
+            return start(JobKind::Close { catalogue, obsolete });
         }
         None
     }
@@ -410,6 +426,7 @@ impl Shard {
                 // What cannot be removed is left; the next open tries again.
                 JobKind::Remove { .. } | JobKind::RemoveIndex { .. } => {}
                 JobKind::Seal { .. } if job.step > CLOSE_SEALED => self.rotation.job = Some(job),
+                JobKind::Close { .. } if job.step > LIST_CLOSED => self.step_done(job),
                 _ => self.fail(error),
             },
         }

@@ -113,6 +113,11 @@ impl Streams {
         self.names.get(stream.0 as usize)?.as_ref()
     }
 
+    /// Whether anything has changed since the last part of the catalogue.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// What has changed since the last call: the content of the next part of the catalogue.
     pub(crate) fn take_changes(&mut self) -> Vec<CatalogueEntry> {
         let mut changed = std::mem::take(&mut self.touched);

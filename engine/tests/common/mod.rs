@@ -135,6 +135,15 @@ impl Fixture {
         self.shard(&format!("{number:016x}.seg"))
     }
 
+    /// The stream catalogue, which is one part here: there is little to say.
+    pub fn catalogue(&self) -> PathBuf {
+        let is_part = |path: &PathBuf| path.extension().is_some_and(|end| end == "cat");
+        let files = std::fs::read_dir(self.shard("")).unwrap();
+        let parts: Vec<PathBuf> = files.map(|file| file.unwrap().path()).filter(is_part).collect();
+        assert_eq!(parts.len(), 1, "{parts:?}");
+        parts[0].clone()
+    }
+
     /// Changes the content of a file.
     pub fn change(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = std::fs::read(path).unwrap();
