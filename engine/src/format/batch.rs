@@ -277,6 +277,9 @@ pub const fn frame_bytes(payload: usize) -> usize {
 
 /// Writes one frame at the front of `out`, which holds at least [`frame_bytes`] of the payload.
 /// Cost: one copy and one checksum of the payload.
+///
+/// The checksum is taken where the payload comes from, and `out` is only written to: the device has read
+/// that memory last, and reading back what was just written there waits until the cache lines are ours.
 pub fn encode_frame(
     out: &mut [u8],
     seed: FrameSeed,
@@ -287,13 +290,22 @@ pub fn encode_frame(
 ) {
     let end = FRAME_HEADER_BYTES + payload.len();
     let out = &mut out[..frame_bytes(payload.len())];
-    put_u32(out, 4, payload.len() as u32);
-    put_u32(out, 8, stream.0);
-    put_u16(out, 12, kind.code());
-    put_u16(out, 14, 0);
+    let mut header = [0; FRAME_HEADER_BYTES];
+    put_u32(&mut header, 0, seed.of(index));
+    put_u32(&mut header, 4, payload.len() as u32);
+    put_u32(&mut header, 8, stream.0);
+    put_u16(&mut header, 12, kind.code());
     out[FRAME_HEADER_BYTES..end].copy_from_slice(payload);
-    out[end..].fill(0);
-    seal_crc(out, 0, seed.of(index));
+    let padding = &mut out[end..];
+    padding.fill(0);
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header);
+    crc.update(payload);
+    if !padding.is_empty() {
+        crc.update(&[0; FRAME_ALIGN][..padding.len()]);
+    }
+    put_u32(&mut header, 0, crc.finalize());
+    out[..FRAME_HEADER_BYTES].copy_from_slice(&header);
 }
 
 /// Consecutive frames of one stream in a chunk.
