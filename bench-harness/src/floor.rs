@@ -226,6 +226,15 @@ impl Floor {
             .min_by_key(|(_, ns)| *ns)
     }
 
+    /// The primitive with the better 99.9th percentile at this size, and that percentile in ns.
+    pub(crate) fn best_tail_ns(&self, bytes: usize) -> Option<(Primitive, u64)> {
+        let tail = |primitive| percentile_ns(&self.one(primitive, bytes)?.latency, 999);
+        Primitive::ALL
+            .into_iter()
+            .filter_map(|primitive| Some((primitive, tail(primitive)?)))
+            .min_by_key(|(_, ns)| *ns)
+    }
+
     /// For the report: everything, size by size.
     pub(crate) fn commits(&self) -> &[CommitFloor] {
         &self.commits

@@ -54,9 +54,9 @@ pub(crate) struct Arguments {
 
 /// One way to run.
 #[derive(Clone, Copy, Debug)]
-struct Way {
-    segment_mib: usize,
-    followers: usize,
+pub(crate) struct Way {
+    pub(crate) segment_mib: usize,
+    pub(crate) followers: usize,
 }
 
 impl Way {
@@ -118,7 +118,12 @@ pub(crate) fn run_in(
     finish(&bench, &summary, "segments", arguments.appends.record_bytes, number, out)
 }
 
-fn measure(way: Way, dir: &Path, options: &Options, load: &Load) -> Result<Outcome, String> {
+pub(crate) fn measure(
+    way: Way,
+    dir: &Path,
+    options: &Options,
+    load: &Load,
+) -> Result<Outcome, String> {
     let segment_bytes = Some((way.segment_mib * MIB) as u64);
     let format = Format { segment_bytes, shards: Some(1) };
     let max_segments = (way.followers > 0).then_some(SEGMENTS_KEPT);

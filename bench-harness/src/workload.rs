@@ -342,7 +342,9 @@ impl<'a, P: Producer> Producing<'a, P> {
             if in_flight.len() >= wanted {
                 if let Some((begun, ticket)) = in_flight.pop_front() {
                     self.producer.wait(ticket)?;
-                    now = Instant::now();
+                    if timed {
+                        now = Instant::now();
+                    }
                     self.acknowledged(now - begun);
                 }
                 // What the same flush has acknowledged is not made to wait for its turn.
@@ -354,7 +356,7 @@ impl<'a, P: Producer> Producing<'a, P> {
                     self.acknowledged(now - begun);
                 }
             }
-            if wanted > 1 {
+            if wanted > 1 && timed {
                 now = Instant::now();
             }
         }
