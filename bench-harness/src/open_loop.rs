@@ -22,8 +22,12 @@ use crate::workload::{DiskKeeper, Load, OVER, Outcome, Shared, incompressible, s
 
 /// Threads begin together, so long after they were asked to.
 const BEGIN_IN: Duration = Duration::from_millis(20);
-/// A wait that is shorter than this is not worth going to sleep for.
+/// A wait that is shorter than this is not worth going to sleep for, where there is a processor for each
+/// thread and one to spare for the engine.
 const SPIN_BELOW: Duration = Duration::from_micros(5);
+/// Elsewhere a thread sleeps at least so long, or it would take the processor from what it measures. What
+/// is late by that counts, as any lateness does.
+const NAP_MIN: Duration = Duration::from_micros(20);
 /// An append that finds no room looks after the others so often.
 const ROOM_WITHIN: Duration = Duration::from_millis(1);
 /// How long after the window arrivals are still worked off.
@@ -103,6 +107,7 @@ pub fn run<C: Contender>(
         (0..load.producers).map(|number| contender.producer(number)).collect::<Result<_, _>>()?;
     let shared = Shared::default();
     let device = Device::of(dir);
+    let spins = thread::available_parallelism().is_ok_and(|cpus| cpus.get() > load.producers);
     let begun = Instant::now() + BEGIN_IN;
     thread::scope(|scope| {
         let mut threads = Vec::with_capacity(load.producers);
@@ -120,6 +125,7 @@ pub fn run<C: Contender>(
                     on_return,
                     begun,
                     records: records.collect(),
+                    spins,
                     in_flight: VecDeque::new(),
                     seen: Seen::default(),
                 };
@@ -212,6 +218,8 @@ struct Arriving<'a, P: Producer> {
     on_return: bool,
     begun: Instant,
     records: Vec<Vec<u8>>,
+    /// Whether there is a processor for it alone.
+    spins: bool,
     /// Oldest first, each with when it was due.
     in_flight: VecDeque<(Duration, P::Ticket)>,
     seen: Seen,
@@ -259,12 +267,13 @@ impl<P: Producer> Arriving<'_, P> {
             if left.is_zero() {
                 return Ok(true);
             }
-            if left < SPIN_BELOW {
+            if self.spins && left < SPIN_BELOW {
                 std::hint::spin_loop();
                 continue;
             }
+            let nap_min = if self.spins { Duration::ZERO } else { NAP_MIN };
             // An interrupt is not to wait for an arrival in the far future.
-            let left = left.min(Duration::from_millis(50));
+            let left = left.max(nap_min).min(Duration::from_millis(50));
             match self.in_flight.front() {
                 Some((_, ticket)) => {
                     self.producer.wait_within(ticket, left)?;

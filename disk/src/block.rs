@@ -341,17 +341,6 @@ impl Block {
         Some(unsafe { std::slice::from_raw_parts(first.start(), count * first.arena.block_bytes) })
     }
 
-    /// Tells the processor that this part of the block will be written soon. The device has read that
-    /// memory last: whoever writes to it waits until the cache lines are ours, which takes longer than
-    /// all else that is done with a small record.
-    #[inline]
-    pub fn expect_writes(&mut self, range: std::ops::Range<usize>) {
-        let end = range.end.min(self.arena.block_bytes);
-        for at in range.step_by(CACHE_LINE_BYTES).take_while(|at| *at < end) {
-            fetch_for_writing(self.start().wrapping_add(at));
-        }
-    }
-
     fn start(&self) -> *mut u8 {
         // SAFETY: index < count, so the result lies inside the mapping.
         unsafe {
@@ -397,21 +386,6 @@ impl fmt::Debug for Block {
         write!(f, "Block({}:{})", self.arena.id, self.index)
     }
 }
-
-const CACHE_LINE_BYTES: usize = 64;
-
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-#[inline(always)]
-fn fetch_for_writing(line: *const u8) {
-    // SAFETY: a hint: it changes no memory and no register, and faults nowhere, whatever the address. A
-    // processor that does not know it does nothing.
-    unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-}
-
-#[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn fetch_for_writing(_: *const u8) {}
 
 /// # Safety
 /// The memory must come from [`map_aligned`], and nothing may refer to it.

@@ -57,9 +57,6 @@ pub struct Chunk {
     seed: FrameSeed,
 }
 
-/// So far ahead of what is written, memory is made ready for more: some records of the usual size.
-const EXPECTED_BYTES: usize = 1024;
-
 impl Chunk {
     /// An empty chunk in `block`.
     pub fn new(
@@ -98,12 +95,7 @@ impl Chunk {
     pub fn push(&mut self, stream: StreamId, kind: FrameKind, payload: &[u8]) -> (u32, u32) {
         let start = FRAMES_START + self.frames_bytes;
         encode_frame(&mut self.block[start..], self.seed, self.frames, stream, kind, payload);
-        let taken = frame_bytes(payload.len());
-        self.frames_bytes += taken;
-        if taken <= EXPECTED_BYTES {
-            let ahead = start + taken + EXPECTED_BYTES;
-            self.block.expect_writes(ahead..ahead + taken);
-        }
+        self.frames_bytes += frame_bytes(payload.len());
         self.frames += 1;
         let bytes = payload.len() as u64;
         match (self.runs.last_mut(), self.run_bytes.last_mut()) {
