@@ -30,6 +30,8 @@ struct Arena {
     count: u32,
     /// All pages are there.
     resident: std::sync::atomic::AtomicBool,
+    /// How many blocks have come back so far.
+    returned: std::sync::atomic::AtomicU64,
     free: ArrayQueue<u32>,
     /// One more free block, or [`NONE`]: one that came back lately, so that a user of one block at a
     /// time has memory that the caches still hold, instead of going around in the whole pool.
@@ -202,6 +204,7 @@ impl BlockPool {
             block_bytes,
             count,
             resident: std::sync::atomic::AtomicBool::new(false),
+            returned: std::sync::atomic::AtomicU64::new(0),
             free,
             warm: AtomicU32::new(NONE),
             #[cfg(loom)]
@@ -274,6 +277,12 @@ impl BlockPool {
     /// How many blocks are free at this instant.
     pub fn available(&self) -> usize {
         self.0.free.len() + usize::from(self.0.warm.load(Ordering::Relaxed) != NONE)
+    }
+
+    /// How many blocks have come back since the pool was made. Each is counted once it can be taken
+    /// again.
+    pub fn returned(&self) -> u64 {
+        self.0.returned.load(Ordering::Relaxed)
     }
 
     /// Whether the kernel is asked for huge pages, at once or when the memory is made resident, and is
@@ -373,11 +382,11 @@ impl DerefMut for Block {
 impl Drop for Block {
     fn drop(&mut self) {
         let warm = &self.arena.warm;
-        if warm.compare_exchange(NONE, self.index, Ordering::Release, Ordering::Relaxed).is_ok() {
-            return;
+        if warm.compare_exchange(NONE, self.index, Ordering::Release, Ordering::Relaxed).is_err() {
+            let pushed = self.arena.free.push(self.index);
+            debug_assert!(pushed.is_ok(), "the free list has room for every block");
         }
-        let pushed = self.arena.free.push(self.index);
-        debug_assert!(pushed.is_ok(), "the free list has room for every block");
+        self.arena.returned.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -127,6 +127,8 @@ pub struct Inbox {
     waker: Waker,
     room: AtomicU32,
     room_waiters: AtomicU32,
+    /// Blocks that had come back when those who wait for room were woken last.
+    returned: std::sync::atomic::AtomicU64,
     /// Changes whenever tickets that are waited for have come further.
     bell: AtomicU32,
 }
@@ -153,6 +155,7 @@ impl Inbox {
             waker,
             room: AtomicU32::new(0),
             room_waiters: AtomicU32::new(0),
+            returned: std::sync::atomic::AtomicU64::new(0),
             bell: AtomicU32::new(0),
         }
     }
@@ -600,8 +603,16 @@ impl Inbox {
         waits && self.pressed.load(Ordering::SeqCst)
     }
 
-    /// Blocks have been freed: whoever waits for room may try again.
+    /// Where blocks have come back since the last call: whoever waits for room may try again. Where none
+    /// have, nobody is woken: they would find nothing, say so, and have this called again.
     pub fn room_made(&self) {
+        let returned = self.small.returned().wrapping_add(self.large.returned());
+        if self.returned.swap(returned, std::sync::atomic::Ordering::Relaxed) != returned {
+            self.wake_for_room();
+        }
+    }
+
+    fn wake_for_room(&self) {
         if self.room_waiters.load(Ordering::SeqCst) > 0 {
             self.room.fetch_add(1, Ordering::SeqCst);
             futex::wake_all(&self.room);
@@ -613,7 +624,7 @@ impl Inbox {
         let now = self.admission.load(Ordering::SeqCst);
         if now < Admission::Closed as u32 && now != admission as u32 {
             self.admission.store(admission as u32, Ordering::SeqCst);
-            self.room_made();
+            self.wake_for_room();
         }
     }
 
@@ -634,7 +645,7 @@ impl Inbox {
     pub fn poison(&self, error: DiskError) {
         let _ = self.failure.set(error);
         self.admission.store(Admission::Poisoned as u32, Ordering::SeqCst);
-        self.room_made();
+        self.wake_for_room();
     }
 
     /// The failure that poisoned the shard.

@@ -185,6 +185,35 @@ fn no_record_overtakes_the_creation_of_its_stream() {
     });
 }
 
+/// Woken for nothing, all who wait would look, find no block, and press the writer for one, which would
+/// wake them again: on few processors that left nothing for the writer to work with.
+#[test]
+fn those_who_wait_for_room_are_woken_by_blocks_and_by_nothing_else() {
+    let inbox = inbox(1);
+    let taken = inbox.append(0, StreamId(1), FrameKind::Record, &[b"takes the block"], HOW);
+    drop(taken.unwrap());
+    std::thread::scope(|scope| {
+        let deadline = Instant::now().checked_add(Duration::from_secs(60));
+        let (inbox, record) = (&inbox, [b"waits for one"]);
+        let waiting = scope.spawn(move || {
+            inbox.append_until(1, StreamId(1), FrameKind::Record, &record, HOW, deadline)
+        });
+        while inbox.room_waiters.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let before = inbox.room.load(Ordering::SeqCst);
+        for _ in 0..100 {
+            inbox.room_made();
+        }
+        assert_eq!(inbox.room.load(Ordering::SeqCst), before, "there is no block");
+        inbox.sweep(true);
+        drop(inbox.pop()); // its block is free
+        inbox.room_made();
+        drop(waiting.join().unwrap().unwrap());
+    });
+    inbox.abandon(); // a chunk and its inbox keep each other
+}
+
 #[test]
 fn a_creation_waits_for_memory_and_not_for_the_disk() {
     let inbox = inbox(1);
