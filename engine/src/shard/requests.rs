@@ -111,6 +111,10 @@ impl Shard {
                 Request::Close => self.rotation.is_closed().then_some(Reply::Done),
             };
             let full = self.rotation.is_blocked() && one.request != Request::Flush;
+            if let (None, true, Request::Retain(_)) = (&reply, full, one.request) {
+                // Later it would vouch for a clock that may have jumped meanwhile.
+                self.rotation.take_back(one.id);
+            }
             let reply = reply.or_else(|| full.then_some(Reply::DiskFull));
             reply.map(|reply| self.replies.push((one.id, reply))).is_none()
         });

@@ -134,6 +134,11 @@ impl Rotation {
         self.trims.push((id, wanted));
     }
 
+    /// The request will not be carried out, unless it is under way.
+    pub(super) fn take_back(&mut self, id: u64) {
+        self.trims.retain(|(wanted, _)| *wanted != id);
+    }
+
     pub(super) fn take_trimmed(&mut self, id: u64) -> Option<super::Reply> {
         let at = self.trimmed.iter().position(|(trimmed, _)| *trimmed == id)?;
         let (_, segments) = self.trimmed.swap_remove(at);
