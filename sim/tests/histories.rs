@@ -81,6 +81,13 @@ fn what_was_decided_before_the_clock_was_set_back_is_still_right() {
     assert_eq!(seeds(1_017_448..1_017_449).histories, 1);
 }
 
+/// A retention by hand that was refused for want of room was carried out once there was some, and vouched
+/// for a clock that had jumped since: what the log keeps for an age went before its time.
+#[test]
+fn a_refused_retention_does_not_vouch_for_the_clock_later() {
+    assert_eq!(seeds(1_481..1_482).histories, 1);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let (mut some, mut others) = (Memories::default(), Memories::default());
