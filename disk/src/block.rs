@@ -131,8 +131,12 @@ pub fn keep_mappings(limit: usize) {
     drop(surplus);
 }
 
-/// Takes a mapping into what this thread keeps, or gives it back.
+/// Takes a mapping into what this thread keeps, or gives it back. Small ones of every size would take the
+/// place of those that are worth keeping.
 fn keep(mapping: Mapping) -> Option<Mapping> {
+    if mapping.pages == Pages::Ordinary {
+        return Some(mapping);
+    }
     let mut mapping = Some(mapping);
     // When the thread ends there is nothing any more to keep it in.
     let _gone = KEPT.try_with(|kept| {
