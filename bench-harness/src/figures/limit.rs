@@ -19,7 +19,7 @@ use crate::workload::{self, Keep, Load};
 
 /// The slowest of a thousand wants a hundred thousand samples: so long is everything that is set
 /// against it, and so long are all primitives of the floor together.
-const TAIL_WINDOW: Duration = Duration::from_secs(12);
+const TAIL_WINDOW: Duration = Duration::from_secs(20);
 /// Receipts of a producer that waits for none of them until so many are on their way: more than the
 /// log's memory holds, so that its memory is what bounds them.
 const UNBOUNDED: usize = 1 << 17;
