@@ -20,10 +20,11 @@ use ringlog::{Durability, Log, Options, SyncPolicy};
 use ringlog_disk::IoKind;
 
 use crate::bare::{self, BareDisk};
-use crate::contender::Ringlog;
+use crate::contender::{Contender as _, Ringlog};
 use crate::driven::Driven;
 use crate::environment::{interrupted, scratch};
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, mib};
+use crate::group_commit::{GroupCommit, Wake};
 use crate::measurement::Line;
 use crate::percentile::{new_histogram, percentile_ns};
 use crate::recover::{self, Killed};
@@ -183,6 +184,23 @@ pub(crate) fn run_in(
     if failures.is_empty() { Ok(()) } else { Err(Failure::Measuring(failures.join("; "))) }
 }
 
+/// A figure, and the same work with no log around it: how far any log could come here.
+struct WithLimit {
+    log: Series,
+    bare: Series,
+}
+
+impl WithLimit {
+    fn new(what: &str, unit: &str, bar: Bar) -> Self {
+        let bare = Series::new(&format!("- {what}, without a log"), unit, Bar::None);
+        Self { log: Series::new(what, unit, bar), bare }
+    }
+
+    fn into_rows(self) -> Vec<Series> {
+        vec![self.log, self.bare]
+    }
+}
+
 impl Bench<'_> {
     fn options(&self) -> Options {
         self.options.clone()
@@ -226,6 +244,26 @@ impl Bench<'_> {
     /// Bytes per second of a sequential write.
     fn write_floor(&self) -> Result<f64, String> {
         self.disk.sequential_write(Effort::USUAL.sequential)
+    }
+
+    /// Measures the log and then what has no log around it, each between two floors.
+    fn beside_limit(
+        &self,
+        series: &mut WithLimit,
+        floor: impl Fn(&Self) -> Result<f64, String>,
+        log: impl FnOnce() -> Result<Outcome, String>,
+        bare: impl FnOnce() -> Result<Outcome, String>,
+        figure: impl Fn(&Outcome) -> f64,
+    ) -> Result<(), String> {
+        let before = floor(self)?;
+        let ours = log()?;
+        let between = floor(self)?;
+        let limit = bare()?;
+        let after = floor(self)?;
+        let around = Around { before, after: between };
+        series.log.add(figure(&ours), around, detail(&ours));
+        series.bare.add(figure(&limit), Around { before: between, after }, detail(&limit));
+        Ok(())
     }
 
     fn blocked(&self) -> Result<Vec<Series>, String> {
@@ -345,38 +383,42 @@ impl Bench<'_> {
         for (threads, bar) in [(64, 20.0), (256, 28.0)] {
             let what = format!("synced, 256 B, {threads} blocked threads: records per bare commit");
             let load = Load { record_bytes: 256, producers: threads, ..LOAD };
-            all.push((Series::new(&what, "records/s", Bar::AtLeast(bar)), load));
+            all.push((WithLimit::new(&what, "records/s", Bar::AtLeast(bar)), load));
         }
         for (receipts, bar) in [(64, 45.0), (256, 150.0), (4096, 400.0)] {
             let what = format!("synced, 256 B, {receipts} receipts on 2 threads: the same");
             let load = Load { record_bytes: 256, producers: 2, outstanding: receipts / 2, ..LOAD };
-            all.push((Series::new(&what, "records/s", Bar::AtLeast(bar)), load));
+            all.push((WithLimit::new(&what, "records/s", Bar::AtLeast(bar)), load));
         }
-        let dir = scratch(self.dir)?;
+        let (dir, bare_dir) = (scratch(self.dir)?, scratch(self.dir)?);
         let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
+        let bare = GroupCommit::create(bare_dir.path(), true, Wake::WhenWaited)?;
         self.repeat(|| {
             for (series, load) in &mut all {
                 let load = Load { keep: RECYCLED, ..*load };
                 // What the floor does in a second is one commit for each p50.
                 let commits_per_second = |bench: &Self| Ok(1.0 / bench.commit_floor()?);
-                let (floor, outcome) =
-                    self.around(commits_per_second, || run_log(&log, dir.path(), &load))?;
-                series.add(outcome.records_per_second(), floor, detail(&outcome));
+                self.beside_limit(
+                    series,
+                    commits_per_second,
+                    || run_log(&log, dir.path(), &load),
+                    || workload::run(&bare, bare_dir.path(), &load),
+                    Outcome::records_per_second,
+                )?;
             }
             Ok(())
         })?;
         close(log)?;
-        Ok(all.into_iter().map(|(series, _)| series).collect())
+        bare.close()?;
+        Ok(all.into_iter().flat_map(|(series, _)| series.into_rows()).collect())
     }
 
     fn memory(&self) -> Result<Vec<Series>, String> {
-        let mut series = Series::new(
-            "memory, 256 B, 1 producer, sustained / lower of two limits",
-            "records/s",
-            Bar::AtLeast(0.75),
-        );
-        let dir = scratch(self.dir)?;
+        let what = "memory, 256 B, 1 producer, sustained / lower of two limits";
+        let mut series = WithLimit::new(what, "records/s", Bar::AtLeast(0.75));
+        let (dir, bare_dir) = (scratch(self.dir)?, scratch(self.dir)?);
         let log = workload::open(dir.path(), SyncPolicy::EveryCommit, &self.options())?;
+        let bare = GroupCommit::create(bare_dir.path(), false, Wake::AtOnce)?;
         let load = Load {
             record_bytes: 256,
             warm_up: Duration::from_millis(500),
@@ -388,12 +430,17 @@ impl Bench<'_> {
                 let copied = bare::copy_and_checksum(256, Duration::from_millis(300));
                 Ok(copied.min(bench.write_floor()? / (256.0 + FRAME_BYTES)))
             };
-            let (floor, outcome) = self.around(limit, || run_memory(&log, dir.path(), &load))?;
-            series.add(outcome.records_per_second(), floor, detail(&outcome));
-            Ok(())
+            self.beside_limit(
+                &mut series,
+                limit,
+                || run_memory(&log, dir.path(), &load),
+                || workload::run(&bare, bare_dir.path(), &load),
+                Outcome::records_per_second,
+            )
         })?;
         close(log)?;
-        Ok(vec![series])
+        bare.close()?;
+        Ok(series.into_rows())
     }
 
     /// What counting costs cannot be measured here, since it is always on; what looking costs can.

@@ -17,6 +17,7 @@ mod figures;
 mod filler;
 pub mod floor;
 mod floors;
+mod group_commit;
 mod hdr;
 mod load;
 pub mod measurement;

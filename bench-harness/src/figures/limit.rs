@@ -5,17 +5,20 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use ringlog::{Durability, Log, Options, SyncPolicy};
 
-use super::{Bench, LOAD, MIB, RECYCLED, SLICE, close, detail, recycling_log, run_log, run_memory};
+use super::{
+    Bench, LOAD, MIB, RECYCLED, SLICE, WithLimit, close, detail, recycling_log, run_log, run_memory,
+};
 use crate::bare;
-use crate::contender::Ringlog;
+use crate::contender::{Contender as _, Ringlog};
 use crate::driven::Driven;
 use crate::environment::scratch;
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, Round};
+use crate::group_commit::{GroupCommit, Wake};
 use crate::open_loop::{self, Offered};
 use crate::percentile::{new_histogram, percentile_ns};
 use crate::rotate::{self, Way};
 use crate::series::{Around, Bar, Series};
-use crate::workload::{self, Keep, Load};
+use crate::workload::{self, Keep, Load, Outcome};
 
 /// The slowest of a thousand wants a hundred thousand samples: so long is everything that is set
 /// against it, and so long are all primitives of the floor together.
@@ -62,10 +65,10 @@ impl Bench<'_> {
 
     /// Records one by one from one producer, as fast as it can.
     pub(super) fn records(&self) -> Result<Vec<Series>, String> {
-        let new = |what, bar| Series::new(what, "B/s", Bar::AtLeast(bar));
         let what = "synced, 256 B, 1 producer, 2 commits in flight, recycled / raw write";
-        let mut usual = new(what, 0.55);
-        let mut wide = new("the same; 4 commits of 8 MiB in flight", 0.80);
+        let mut usual = WithLimit::new(what, "B/s", Bar::AtLeast(0.55));
+        let what = "the same; 4 commits of 8 MiB in flight";
+        let mut wide = Series::new(what, "B/s", Bar::AtLeast(0.80));
         let wide_options = Options {
             commits_in_flight: Some(4),
             commit_bytes: Some(8 << 20),
@@ -74,22 +77,30 @@ impl Bench<'_> {
         };
         let two_options = Options { commits_in_flight: Some(2), ..self.options() };
         let (usual_dir, wide_dir) = (scratch(self.dir)?, scratch(self.dir)?);
+        let bare_dir = scratch(self.dir)?;
         let usual_log = recycling_log(usual_dir.path(), &two_options)?;
         let wide_log = recycling_log(wide_dir.path(), &wide_options)?;
+        let bare = GroupCommit::create(bare_dir.path(), true, Wake::AtOnce)?;
         let load = Load { record_bytes: 256, outstanding: UNBOUNDED, keep: RECYCLED, ..LOAD };
         self.repeat(|| {
-            for (series, log, dir) in
-                [(&mut usual, &usual_log, &usual_dir), (&mut wide, &wide_log, &wide_dir)]
-            {
-                let (floor, outcome) =
-                    self.around(Self::write_floor, || run_log(log, dir.path(), &load))?;
-                series.add(outcome.payload_per_second(), floor, detail(&outcome));
-            }
+            self.beside_limit(
+                &mut usual,
+                Self::write_floor,
+                || run_log(&usual_log, usual_dir.path(), &load),
+                || workload::run(&bare, bare_dir.path(), &load),
+                Outcome::payload_per_second,
+            )?;
+            let (floor, outcome) =
+                self.around(Self::write_floor, || run_log(&wide_log, wide_dir.path(), &load))?;
+            wide.add(outcome.payload_per_second(), floor, detail(&outcome));
             Ok(())
         })?;
         close(usual_log)?;
         close(wide_log)?;
-        Ok(vec![usual, wide])
+        bare.close()?;
+        let mut rows = usual.into_rows();
+        rows.push(wide);
+        Ok(rows)
     }
 
     /// `Memory` where no disk is in the way: what the log itself costs for each record.
@@ -101,8 +112,9 @@ impl Bench<'_> {
             let what = format!(
                 "memory on the in-memory disk, {record_bytes} B, {producers} producer{s}: records / copy + crc32"
             );
-            let mut series = Series::new(&what, "records/s", Bar::AtLeast(bar));
+            let mut series = WithLimit::new(&what, "records/s", Bar::AtLeast(bar));
             let load = Load { record_bytes, producers, keep: RECYCLED, ..LOAD };
+            let bare = GroupCommit::in_memory()?;
             self.repeat(|| {
                 // One core is what the floor has.
                 let limit = |_: &Self| {
@@ -111,12 +123,16 @@ impl Bench<'_> {
                 let dir = scratch(self.dir)?;
                 let (log, _device) = Log::in_memory(in_memory(&self.options()))
                     .map_err(|error| format!("open: {error}"))?;
-                let (floor, outcome) =
-                    self.around(limit, || run_memory(&log, dir.path(), &load))?;
-                series.add(outcome.records_per_second(), floor, detail(&outcome));
+                self.beside_limit(
+                    &mut series,
+                    limit,
+                    || run_memory(&log, dir.path(), &load),
+                    || workload::run(&bare, dir.path(), &load),
+                    Outcome::records_per_second,
+                )?;
                 close(log)
             })?;
-            all.push(series);
+            all.extend(series.into_rows());
         }
         Ok(all)
     }
@@ -125,8 +141,9 @@ impl Bench<'_> {
     pub(super) fn load(&self) -> Result<Vec<Series>, String> {
         let what =
             "open loop at 80 % of saturation, synced, 256 B: p99.9 / bare p50 of its mean commit";
-        let mut series = Series::new(what, "s", Bar::AtMost(3.0));
-        let dir = scratch(self.dir)?;
+        let mut series = WithLimit::new(what, "s", Bar::AtMost(3.0));
+        let (dir, bare_dir) = (scratch(self.dir)?, scratch(self.dir)?);
+        let bare = GroupCommit::create(bare_dir.path(), true, Wake::AtOnce)?;
         let log = recycling_log(dir.path(), &self.options())?;
         let load = Load {
             record_bytes: 256,
@@ -147,31 +164,45 @@ impl Bench<'_> {
             let mean = outcome.claims.count("batch_bytes") / outcome.claims.count("commits").max(1);
             let bytes = floor::record_size(mean as usize);
             let floor = self.commit_floor_of(bytes)?;
-            let p999 = percentile_ns(&outcome.latency, 999).ok_or(TOO_FEW)?;
             let detail = format!("commits of {bytes} bytes, {saturation:.0}/s saturated");
-            series.add(p999 as f64 / 1e9, Around::exact(floor), detail);
+            let p999 = |latency| percentile_ns(latency, 999).ok_or(TOO_FEW);
+            let ours = p999(&outcome.latency)? as f64 / 1e9;
+            series.log.add(ours, Around::exact(floor), detail.clone());
+            // The same arrivals.
+            let bare = open_loop::run(&bare, bare_dir.path(), &load, &offered)?.outcome;
+            let limit = p999(&bare.latency)? as f64 / 1e9;
+            series.bare.add(limit, Around::exact(floor), detail);
             Ok(())
         })?;
         close(log)?;
-        Ok(vec![series])
+        bare.close()?;
+        Ok(series.into_rows())
     }
 
     /// Processor time of a million durable records.
     pub(super) fn cpu(&self) -> Result<Vec<Series>, String> {
         let what = "synced, 256 B, 256 receipts on 2 threads: CPU seconds a million / 1 s";
-        let mut series = Series::new(what, "s", Bar::AtMost(0.25));
-        let dir = scratch(self.dir)?;
+        let mut series = WithLimit::new(what, "s", Bar::AtMost(0.25));
+        let (dir, bare_dir) = (scratch(self.dir)?, scratch(self.dir)?);
+        let bare = GroupCommit::create(bare_dir.path(), true, Wake::WhenWaited)?;
         let log = recycling_log(dir.path(), &self.options())?;
         let load =
             Load { record_bytes: 256, producers: 2, outstanding: 128, keep: RECYCLED, ..LOAD };
         self.repeat(|| {
-            let outcome = run_log(&log, dir.path(), &load)?;
-            let seconds = outcome.counted.cpu.as_secs_f64() * 1e6 / outcome.records.max(1) as f64;
-            series.add(seconds, Around::exact(1.0), detail(&outcome));
-            Ok(())
+            let a_million = |outcome: &Outcome| {
+                outcome.counted.cpu.as_secs_f64() * 1e6 / outcome.records.max(1) as f64
+            };
+            self.beside_limit(
+                &mut series,
+                |_| Ok(1.0),
+                || run_log(&log, dir.path(), &load),
+                || workload::run(&bare, bare_dir.path(), &load),
+                a_million,
+            )
         })?;
         close(log)?;
-        Ok(vec![series])
+        bare.close()?;
+        Ok(series.into_rows())
     }
 
     /// An append while segments come and go and others follow, against one that is alone.

@@ -10,7 +10,7 @@ use crate::percentile::Drift;
 use crate::report::{Table, digits};
 use crate::rivals::engine::Engine;
 use crate::rivals::works::{Cell, Goal, Metric};
-use crate::series::{Around, Series};
+use crate::series::{Around, Bar, Series};
 use crate::summary::range;
 
 /// A number that was measured.
@@ -93,6 +93,16 @@ impl Results {
             }
         }
         series
+    }
+
+    /// How far one would come at the same with no log at all, where that was measured.
+    pub(crate) fn limit(&self, goal: &Goal) -> Option<Series> {
+        let measured = self.values.iter().any(|value| {
+            (value.engine, value.cell, value.metric) == (Engine::Bare, goal.our_cell, goal.metric)
+        });
+        let rival_is_there = goal.metric != Metric::DeviceBytes && goal.ours == Engine::Ringlog;
+        (measured && rival_is_there)
+            .then(|| self.judged(&Goal { ours: Engine::Bare, bar: Bar::None, ..*goal }))
     }
 
     /// ringlog beside each rival at one thing: by rate, or by time where that is what counts.
@@ -219,6 +229,22 @@ mod tests {
         assert!(open.losses(&[slow]).contains("umadb (1.00 to 2.00)"));
         let table = open.table(goal.our_cell);
         assert_eq!(table, "", "no rates, no table");
+    }
+
+    #[test]
+    fn what_has_no_log_is_a_limit_and_no_rival() {
+        let (goal, results) = results(&[
+            (Engine::Ringlog, 1, 100.0),
+            (Engine::Bare, 1, 300.0),
+            (Engine::Okaywal, 1, 50.0),
+        ]);
+        let text = results.judged(&goal).rounds_text();
+        assert!(text.contains("= 2.00") && text.contains("okaywal"), "{text}");
+        let limit = results.limit(&goal).unwrap().rounds_text();
+        assert!(limit.contains("bare / best rival") && limit.contains("= 6.00"), "{limit}");
+        assert_eq!(results.losses(&[goal]), "No rival wins.\n");
+        assert!(!results.table(goal.our_cell).contains("bare"));
+        assert!(results.limit(&Goal { ours: Engine::RinglogDriven, ..goal }).is_none());
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) enum Engine {
     Walrus,
     /// umadb-core, for opening and replay only
     Umadb,
+    /// Group commit with no log around it: how far any could come
+    Bare,
 }
 
 impl Engine {
@@ -41,14 +43,14 @@ impl Engine {
 
     /// Whether it is somebody else's.
     pub(crate) fn is_rival(self) -> bool {
-        !matches!(self, Self::Ringlog | Self::RinglogDriven)
+        !matches!(self, Self::Ringlog | Self::RinglogDriven | Self::Bare)
     }
 
     /// Whether it can do work of this shape.
     pub(crate) fn can(self, shape: &Shape) -> bool {
         let several = shape.outstanding > 1;
         match self {
-            Self::Ringlog => true,
+            Self::Ringlog | Self::Bare => true,
             Self::RinglogDriven => shape.producers == 1 && !several && !shape.unsynced,
             // All its appends are durable; it is the one with appends on their way.
             Self::Tephra => !shape.unsynced,
@@ -62,7 +64,7 @@ impl Engine {
     /// Whether it can be opened again, and read from end to end.
     pub(crate) fn can_replay(self) -> bool {
         // What its caller drives is opened and read as any other log.
-        self != Self::RinglogDriven
+        !matches!(self, Self::RinglogDriven | Self::Bare)
     }
 }
 
@@ -109,6 +111,10 @@ macro_rules! with_rival {
             }
             $crate::rivals::engine::Engine::Umadb => {
                 type $rival = $crate::rivals::umadb::Umadb;
+                $body
+            }
+            $crate::rivals::engine::Engine::Bare => {
+                type $rival = $crate::group_commit::GroupCommit;
                 $body
             }
         }

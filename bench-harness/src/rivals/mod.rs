@@ -7,6 +7,7 @@
 
 mod adapter;
 mod against;
+mod bare;
 mod cold;
 mod engine;
 mod fjall;
@@ -146,7 +147,11 @@ impl Rivals<'_> {
                 summary.write_hdr(hdr, &format!("{name}-{number}-{at}"))?;
             }
         }
-        let judged: Vec<_> = goals.iter().map(|goal| results.judged(goal)).collect();
+        let judged: Vec<_> = goals
+            .iter()
+            .flat_map(|goal| [Some(results.judged(goal)), results.limit(goal)])
+            .flatten()
+            .collect();
         for series in &judged {
             out.print(&series.rounds_text())?;
             out.json_line(&Line::Figure(series.clone()))?;

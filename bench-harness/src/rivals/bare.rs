@@ -1,0 +1,23 @@
+//! What has no log around it, among the rivals: how far any of them could come.
+
+use std::path::Path;
+
+use crate::group_commit::{GroupCommit, Wake};
+use crate::rivals::adapter::{Purpose, Rival, Tally};
+
+impl Rival for GroupCommit {
+    const NAME: &'static str = "bare";
+    const VERSION: &'static str = "";
+
+    fn open(dir: &Path, purpose: Purpose) -> Result<Self, String> {
+        match purpose {
+            Purpose::Durable => Self::create(dir, true, Wake::WhenWaited),
+            Purpose::Unsynced => Self::create(dir, false, Wake::AtOnce),
+            Purpose::Keep | Purpose::Fill => Err("it keeps nothing".to_owned()),
+        }
+    }
+
+    fn replay(_: &Path) -> Result<Tally, String> {
+        Err("it keeps nothing".to_owned())
+    }
+}
