@@ -18,7 +18,8 @@
 use ringlog_disk::planted::{Bug, planted};
 
 use super::bytes::{
-    expected_crc, get_u16, get_u32, get_u64, put_u16, put_u32, put_u64, seal_crc, seed_of,
+    crc_of_16, crc_with_zeros, expected_crc, get_u16, get_u32, get_u64, put_u16, put_u32, put_u64,
+    seal_crc, seed_of,
 };
 use super::{Refused, VERSION, check_format};
 use crate::ids::{Epoch, LogId, Lsn, Offset, SegmentId, StreamId};
@@ -298,13 +299,9 @@ pub fn encode_frame(
     out[FRAME_HEADER_BYTES..end].copy_from_slice(payload);
     let padding = &mut out[end..];
     padding.fill(0);
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&header);
+    let mut crc = crc32fast::Hasher::new_with_initial(crc_of_16(&header));
     crc.update(payload);
-    if !padding.is_empty() {
-        crc.update(&[0; FRAME_ALIGN][..padding.len()]);
-    }
-    put_u32(&mut header, 0, crc.finalize());
+    put_u32(&mut header, 0, crc_with_zeros(crc.finalize(), padding.len()));
     out[..FRAME_HEADER_BYTES].copy_from_slice(&header);
 }
 
