@@ -7,7 +7,8 @@
 //! a file that was written before, with `RWF_DSYNC`, and wakes those whose records it was. No segments,
 //! no streams, no recovery, nothing to read: what it stores cannot even be found again.
 //!
-//! Invariant: a record is acknowledged only after a durable write that holds it has succeeded.
+//! Invariant: where appends are durable, a record is acknowledged only after a durable write that holds it
+//! has succeeded.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -379,7 +380,8 @@ impl Producer for GroupProducer {
     }
 
     fn is_acknowledged(&self, ticket: &Ticket) -> bool {
-        ticket.record < self.0.acknowledged.load(Ordering::SeqCst)
+        let Self(shared) = self;
+        !shared.durable || ticket.record < shared.acknowledged.load(Ordering::SeqCst)
     }
 
     fn wait_within(&mut self, ticket: &Ticket, at_most: Duration) -> Result<bool, String> {

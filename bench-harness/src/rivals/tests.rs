@@ -95,6 +95,18 @@ tests! {
     umadb: super::super::umadb::Umadb, false;
 }
 
+#[test]
+fn what_has_no_log_takes_appends_and_keeps_nothing() {
+    use crate::group_commit::GroupCommit;
+    let dir = tempfile::tempdir().unwrap();
+    many_threads::<GroupCommit>(dir.path(), Purpose::Durable);
+    many_threads::<GroupCommit>(dir.path(), Purpose::Unsynced);
+    for purpose in [Purpose::Keep, Purpose::Fill] {
+        assert!(GroupCommit::open(dir.path(), purpose).is_err());
+    }
+    assert!(GroupCommit::replay(dir.path()).is_err());
+}
+
 /// The versions that the adapters name are those that are built.
 #[test]
 fn versions_are_those_of_the_lock_file() {

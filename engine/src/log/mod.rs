@@ -357,7 +357,8 @@ impl Log {
     /// for the clock.
     ///
     /// # Errors
-    /// See [`LogError`].
+    /// See [`LogError`]. What was refused is not carried out later, not even where a full disk has room
+    /// again: ask again.
     pub fn retain(&self, bounds: Retention) -> Result<TrimReport, LogError> {
         self.trim_by(Request::Retain(bounds))
     }
