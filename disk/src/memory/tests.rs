@@ -1,6 +1,9 @@
 //! What the device promises beyond the contract: its faults, and what survives them.
 
+use std::collections::BTreeSet;
+
 use crate::block::BlockPool;
+use crate::memory::file::Content;
 use crate::memory::{MemoryDevice, MemoryDir, MemoryDisk};
 use crate::op::{Disk, DiskErrorKind, Done, FileId, FileName, Flush, Op, Slice, Tag, Wait, run};
 
@@ -290,5 +293,157 @@ fn directories_are_found_and_listed() {
     match run(&mut root.disk(), Op::List).result.unwrap() {
         Done::Listed { files, others } => assert_eq!((files.len(), others), (1, 1)),
         other => panic!("{other:?}"),
+    }
+}
+
+/// Numbers from a seed (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+/// What a [`Content`] must be: all bytes twice, and the units that no flush covers any more.
+#[derive(Default)]
+struct Model {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    given_up: BTreeSet<usize>,
+}
+
+/// Puts bytes into a file, which grows with zeros where it must.
+fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    file.resize(file.len().max(at + bytes.len()), 0);
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+impl Model {
+    /// Writes a unit, or what there is of it at the end of the file.
+    fn write(&mut self, at: usize, bytes: &[u8], durably: bool) {
+        put(&mut self.now, at, bytes);
+        self.given_up.remove(&(at / UNIT as usize));
+        if durably {
+            put(&mut self.durable, at, bytes);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.durable.resize(self.now.len(), 0);
+        let units = self.now.chunks(UNIT as usize).zip(self.durable.chunks_mut(UNIT as usize));
+        for (unit, (now, durable)) in units.enumerate() {
+            if !self.given_up.contains(&unit) {
+                durable.copy_from_slice(now);
+            }
+        }
+    }
+
+    /// Those that are durable are given up too, which changes nothing for them.
+    fn fail_flush(&mut self) {
+        self.given_up.extend(0..self.now.len().div_ceil(UNIT as usize));
+    }
+
+    fn cut(&mut self) {
+        self.now.clone_from(&self.durable);
+        self.given_up.clear();
+    }
+
+    #[track_caller]
+    fn compare(&self, content: &Content, at: usize, len: usize, seed: u64) {
+        let mut read = vec![0xA5; len];
+        let done = content.read(at as u64, &mut read);
+        let there = self.now.get(at..).unwrap_or_default();
+        assert_eq!(done, there.len().min(len), "seed {seed}");
+        let same = read[..done] == there[..done];
+        let first = || read.iter().zip(there).position(|(one, other)| one != other);
+        assert!(same, "seed {seed}: {len} bytes at {at}: differ at {:?}", first());
+        assert!(read[done..].iter().all(|byte| *byte == 0xA5), "seed {seed}");
+        assert_eq!(content.bytes(), self.now.len() as u64, "seed {seed}");
+    }
+}
+
+/// Writes up to nine units anywhere, in one slice or in two. What makes the file longer may end inside
+/// of a unit.
+fn write_somewhere(
+    content: &mut Content,
+    model: &mut Model,
+    chance: &mut Chance,
+    pool: &BlockPool,
+    units: usize,
+) {
+    let offset = chance.below(units) * UNIT as usize;
+    let durably = chance.below(4) == 0;
+    let mut data = Vec::new();
+    let mut at = offset;
+    for last in [false, true] {
+        if !last && chance.below(2) == 0 {
+            continue;
+        }
+        let mut block = pool.take().unwrap();
+        let mut len = (1 + chance.below(if last { 6 } else { 3 })) * UNIT as usize;
+        if last && chance.below(4) == 0 && at + len > model.now.len() + UNIT as usize {
+            len -= chance.below(UNIT as usize);
+        }
+        for unit in block[..len].chunks_mut(UNIT as usize) {
+            // Now and then what is written are zeros.
+            unit.fill((chance.below(5) * chance.below(64)) as u8);
+            unit[0] = chance.below(256) as u8;
+            model.write(at, unit, durably);
+            at += unit.len();
+        }
+        data.push(Slice { block, len });
+    }
+    let bytes = model.now.len() as u64;
+    assert_eq!(content.end_of(offset as u64, &data), bytes);
+    content.write(offset as u64, &data, durably).unwrap();
+}
+
+#[test]
+fn whatever_happens_a_file_is_what_a_simple_model_of_it_is() {
+    let pool = BlockPool::new(2, 6 * UNIT as usize).unwrap();
+    for seed in 0..4000 {
+        let mut chance = Chance(seed);
+        let units = 1 + chance.below(40);
+        let mut model = Model::default();
+        let mut content = if chance.below(2) == 0 {
+            model.now.resize(chance.below(48) * UNIT as usize, 0);
+            model.durable.clone_from(&model.now);
+            Content::zeros(model.now.len() as u64)
+        } else {
+            let durable = chance.below(2) == 0;
+            model.now = (0..chance.below(40_000)).map(|_| chance.below(256) as u8).collect();
+            model.durable = if durable { model.now.clone() } else { Vec::new() };
+            Content::whole(&model.now, durable).unwrap()
+        };
+        for _ in 0..1 + chance.below(40) {
+            match chance.below(16) {
+                0 | 1 => {
+                    content.flush();
+                    model.flush();
+                }
+                2 => {
+                    content.fail_flush();
+                    model.fail_flush();
+                }
+                3 => {
+                    content.cut();
+                    model.cut();
+                }
+                4..=6 => {
+                    let (at, len) = (chance.below(50 * UNIT as usize), chance.below(90_000));
+                    model.compare(&content, at, len, seed);
+                }
+                _ => write_somewhere(&mut content, &mut model, &mut chance, &pool, units),
+            }
+        }
+        model.compare(&content, 0, 60 * UNIT as usize, seed);
+        content.cut();
+        model.cut();
+        model.compare(&content, 0, 60 * UNIT as usize, seed);
     }
 }
