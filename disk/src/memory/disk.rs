@@ -336,7 +336,7 @@ fn change_names(
                 return Err(failed(libc::EEXIST));
             }
             room?;
-            let file = Arc::new(RwLock::new(Content::zeros(bytes)));
+            let file = Arc::new(RwLock::new(Content::zeros(bytes, &dir.device().0.spares)));
             here.names.insert(name, Arc::clone(&file));
             return Ok((Done::Opened { bytes }, Some(file)));
         }
@@ -351,14 +351,14 @@ fn change_names(
         }
         Op::Replace { name, content } => {
             room?;
-            put_whole(here, name, &content, true, doing)?;
+            put_whole(dir, here, name, &content, true, doing)?;
             // As on a real disk, which flushes the directory for this.
             here.durable.clone_from(&here.names);
             Done::Named
         }
         Op::Store { name, .. } => {
             room?;
-            put_whole(here, name, &stored, false, doing)?;
+            put_whole(dir, here, name, &stored, false, doing)?;
             Done::Named
         }
         Op::Load { name, limit_bytes } => {
@@ -383,6 +383,7 @@ fn change_names(
 }
 
 fn put_whole(
+    dir: &MemoryDir,
     here: &mut Directory,
     name: FileName,
     content: &[u8],
@@ -393,7 +394,7 @@ fn put_whole(
     if FileName::new(format!("{name}.tmp")).is_none() {
         return Err(unexpected(format!("{doing}: a name of more than 60 bytes")));
     }
-    let content = Content::whole(content, durable)?;
+    let content = Content::whole(content, durable, &dir.device().0.spares)?;
     here.names.insert(name, Arc::new(RwLock::new(content)));
     Ok(())
 }

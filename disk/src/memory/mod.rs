@@ -11,6 +11,7 @@
 
 mod disk;
 mod file;
+mod spares;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::op::{DiskError, DiskErrorKind, FileName, Listed};
 use file::Content;
+use spares::Spares;
 
 pub use disk::MemoryDisk;
 
@@ -28,13 +30,16 @@ type File = Arc<RwLock<Content>>;
 /// Directories and files in memory, and the faults that they are to meet. Clones are handles of
 /// the same device.
 ///
-/// Costs 64 KiB for each stretch of 64 KiB that was ever written; what is empty costs nothing.
+/// Costs 4 KiB for each unit of 4 KiB that was ever written, and as much again while one is
+/// overwritten and not flushed; what is empty costs nothing. Of memory that became free, up to 16 MiB
+/// are kept for the next writes.
 #[derive(Clone, Default)]
 pub struct MemoryDevice(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: RwLock<State>,
+    spares: Spares,
     full: AtomicBool,
     /// 0: none. Stored plus one, so that a capacity of nothing can be told from none at all.
     capacity: AtomicU64,
@@ -135,11 +140,11 @@ impl MemoryDevice {
         state.files().for_each(|file| content_of_mut(file).cut());
     }
 
-    /// How much memory the files take at this moment, in bytes.
+    /// How much memory the files take at this moment, in bytes, with what is kept for the next writes.
     pub fn memory_bytes(&self) -> u64 {
         let state = self.read();
         let mut seen: Vec<*const RwLock<Content>> = Vec::new();
-        let mut sum = 0;
+        let mut sum = self.0.spares.memory_bytes();
         for file in state.files() {
             if !seen.contains(&Arc::as_ptr(file)) {
                 seen.push(Arc::as_ptr(file));

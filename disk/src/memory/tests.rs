@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::block::BlockPool;
 use crate::memory::file::Content;
+use crate::memory::spares::Spares;
 use crate::memory::{MemoryDevice, MemoryDir, MemoryDisk};
 use crate::op::{Disk, DiskErrorKind, Done, FileId, FileName, Flush, Op, Slice, Tag, Wait, run};
 
@@ -260,7 +261,25 @@ fn only_what_is_written_takes_memory() {
     assert_eq!(rig.device.memory_bytes(), 0);
     rig.good(rig.write(1000, 1, Flush::Own));
     rig.good(rig.write(1001, 1, Flush::Own));
-    assert_eq!(rig.device.memory_bytes(), 64 << 10);
+    assert_eq!(rig.device.memory_bytes(), 2 * UNIT);
+    rig.good(rig.write(1001, 2, Flush::No));
+    rig.good(rig.write(1001, 3, Flush::No));
+    assert_eq!(rig.device.memory_bytes(), 3 * UNIT, "what is durable is put aside, once");
+    rig.good(Op::Sync { file: FileId(0) });
+    rig.good(rig.write(1002, 4, Flush::Own));
+    assert_eq!(rig.device.memory_bytes(), 3 * UNIT, "and taken for what comes after the flush");
+}
+
+#[test]
+fn what_becomes_free_is_kept_up_to_a_bound() {
+    let mut rig = Rig::new();
+    rig.create("file", 6000);
+    for flush in [Flush::Own, Flush::No] {
+        (0..6000).for_each(|unit| drop(rig.good(rig.write(unit, 1, flush))));
+    }
+    assert_eq!(rig.device.memory_bytes(), 2 * 6000 * UNIT);
+    rig.good(Op::Sync { file: FileId(0) });
+    assert_eq!(rig.device.memory_bytes(), 6000 * UNIT + (16 << 20));
 }
 
 #[test]
@@ -406,6 +425,8 @@ fn write_somewhere(
 #[test]
 fn whatever_happens_a_file_is_what_a_simple_model_of_it_is() {
     let pool = BlockPool::new(2, 6 * UNIT as usize).unwrap();
+    // Memory goes from one file to the next, with what it held.
+    let spares = Spares::default();
     for seed in 0..4000 {
         let mut chance = Chance(seed);
         let units = 1 + chance.below(40);
@@ -413,12 +434,12 @@ fn whatever_happens_a_file_is_what_a_simple_model_of_it_is() {
         let mut content = if chance.below(2) == 0 {
             model.now.resize(chance.below(48) * UNIT as usize, 0);
             model.durable.clone_from(&model.now);
-            Content::zeros(model.now.len() as u64)
+            Content::zeros(model.now.len() as u64, &spares)
         } else {
             let durable = chance.below(2) == 0;
             model.now = (0..chance.below(40_000)).map(|_| chance.below(256) as u8).collect();
             model.durable = if durable { model.now.clone() } else { Vec::new() };
-            Content::whole(&model.now, durable).unwrap()
+            Content::whole(&model.now, durable, &spares).unwrap()
         };
         for _ in 0..1 + chance.below(40) {
             match chance.below(16) {
