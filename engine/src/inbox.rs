@@ -458,15 +458,17 @@ impl Inbox {
         if waited_for && (raised || self.urgent.load(Ordering::Relaxed) & bit == 0) {
             self.urgent.fetch_or(bit, Ordering::SeqCst);
         }
-        if self.used.load(Ordering::Relaxed) & bit == 0 && !planted(Bug::ForgetOpenChunk) {
+        let first = self.used.load(Ordering::Relaxed) & bit == 0;
+        if first && !planted(Bug::ForgetOpenChunk) {
             self.used.fetch_or(bit, Ordering::SeqCst);
         }
         // A writer at work looks at the bits when it has finished. One that falls idle says so,
-        // then looks again; so either it has seen the bit, or the idleness is seen here.
+        // then looks again; so either it has seen the bit, or the idleness is seen here. Where nobody
+        // waits it comes by itself within a bounded time, and is woken for the first record only.
         if waited_for && self.take_idleness() {
             self.hand_over(slot, state);
             self.waker.wake();
-        } else if self.idle.load(Ordering::SeqCst) {
+        } else if (first || waited_for) && self.idle.load(Ordering::SeqCst) {
             self.waker.wake();
         }
     }

@@ -8,13 +8,18 @@ use std::sync::RwLock;
 use crate::ids::Lsn;
 use crate::receipt::Level;
 use crate::testing::WAKE_LIMIT;
+use ringlog_disk::{Disk as _, Wait};
 
 fn inbox(small: u32) -> Arc<Inbox> {
+    inbox_of(small, Waker::new())
+}
+
+fn inbox_of(small: u32, writer: Waker) -> Arc<Inbox> {
     let config =
         InboxConfig { log: LogId([1; 16]), shard: 0, epoch: Epoch(1), frames_bytes_max: 60_000 };
     let small = BlockPool::new(small, 64 << 10).unwrap();
     let large = BlockPool::new(2, 128 << 10).unwrap();
-    Arc::new(Inbox::new(config, small, large, Waker::new()))
+    Arc::new(Inbox::new(config, small, large, writer))
 }
 
 /// Takes what is there, and fails where a record comes before the creation of its stream.
@@ -29,6 +34,42 @@ fn take_all(inbox: &Inbox, created: &mut HashSet<StreamId>, records: &mut u64) {
 }
 
 const HOW: How = How { level: Durability::Memory, apart: false, will_try_again: false };
+
+/// An idle writer that looks after what nobody waits for within a bounded time is not woken for each record:
+/// it and the producer would keep each other from their work.
+#[test]
+fn an_idle_writer_is_woken_for_the_first_record_and_for_whoever_waits() {
+    let mut disk = ringlog_disk::MemoryDevice::new().root().disk();
+    let inbox = inbox_of(4, disk.waker());
+    let append = |level| {
+        let how = How { level, ..HOW };
+        drop(inbox.append(0, StreamId(1), FrameKind::Record, &[b"x"], how).unwrap());
+    };
+    let mut was_woken = || {
+        let sleeps = disk.about_to_sleep();
+        disk.reap(Wait::No, &mut Vec::new());
+        !sleeps
+    };
+    assert!(!was_woken());
+    for _ in 0..2 {
+        append(Durability::Memory);
+        assert!(was_woken(), "nobody would look after it");
+        for _ in 0..10 {
+            append(Durability::Memory);
+            assert!(!was_woken());
+        }
+        append(Durability::Synced);
+        assert!(was_woken(), "somebody will wait for it");
+        inbox.set_idle(true);
+        while inbox.pop().is_some() {}
+    }
+    append(Durability::Memory);
+    assert!(was_woken());
+    inbox.sweep(true);
+    append(Durability::Memory);
+    assert!(was_woken(), "the first record of another chunk");
+    inbox.abandon();
+}
 
 /// Nothing but the bell wakes a thread that waits without a limit.
 #[test]
