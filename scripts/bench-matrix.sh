@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
 # The whole matrix of measurements on this machine, and one folder with all of it:
 #
-#   scripts/bench-matrix.sh [--dir DIR] [--machine NAME] [--rounds N] [--quick] [--rivals]
+#   scripts/bench-matrix.sh [--dir DIR] [--machine NAME] [--rounds N] [--seconds S] [--quick] [--rivals]
 #
 # Leaves results/<date>-<NAME>/ with environment.txt, for each subcommand its table (.txt) and its JSON
 # lines (.jsonl), histograms (hdr/) and report.html. NAME says what machine it is; without, the
-# operating system and the file system of DIR. `--quick` measures everything once and briefly, to see
+# operating system and the file system of DIR. `--seconds` is the length of one measurement, 2 unless
+# chosen; the figures have lengths of their own. `--quick` measures everything once and briefly, to see
 # that it runs; `--rivals` builds and measures those, too. Nothing else should run meanwhile. Takes
 # some 20 minutes with three rounds, and twice that with rivals. A subcommand that fails leaves what it
 # has, the others go on, and the status is 1 in the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-dir=. machine= rounds=3 quick= features=()
+dir=. machine= rounds=3 seconds= quick= features=()
 while [ $# -gt 0 ]; do
     case $1 in
         --dir) dir=$2; shift 2 ;;
         --machine) machine=$2; shift 2 ;;
         --rounds) rounds=$2; shift 2 ;;
+        --seconds) seconds=$2; shift 2 ;;
         --quick) quick=1; shift ;;
         --rivals) features=(--features rivals); shift ;;
         *) echo "unknown argument $1" >&2; exit 2 ;;
@@ -36,7 +38,7 @@ bench=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory
     echo "cpus: $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
     grep -E '^(MemTotal|MemAvailable|Hugepagesize)' /proc/meminfo
     echo "load: $(cut -d' ' -f1-3 /proc/loadavg)"
-    echo "command: scripts/bench-matrix.sh --rounds $rounds${quick:+ --quick}${features[*]:+ --rivals}"
+    echo "command: scripts/bench-matrix.sh --rounds $rounds${seconds:+ --seconds $seconds}${quick:+ --quick}${features[*]:+ --rivals}"
 } >"$out/environment.txt"
 
 failed=()
@@ -54,7 +56,7 @@ if [ -n "$quick" ]; then
     small=(--bytes 33554432)
     streams=(--streams 1,1000)
 else
-    brief=() small=() streams=()
+    brief=(${seconds:+--seconds "$seconds"}) small=() streams=()
 fi
 measure compare compare "${brief[@]}"
 measure floor floor "${brief[@]}"
