@@ -141,6 +141,8 @@ pub(crate) fn digits(value: f64) -> String {
     match value {
         _ if value >= 100.0 => format!("{value:.0}"),
         _ if value >= 10.0 => format!("{value:.1}"),
+        // What is far below the others is still not nothing.
+        _ if value > 1e-6 && value < 0.01 => format!("{value:.1e}"),
         _ => format!("{value:.2}"),
     }
 }
@@ -270,6 +272,8 @@ mod tests {
         assert_eq!(digits(123_456.7), "123457");
         assert_eq!(digits(12.34), "12.3");
         assert_eq!(digits(0.123), "0.12");
+        assert_eq!(digits(0.001_44), "1.4e-3");
+        assert_eq!(digits(0.0), "0.00");
         assert_eq!(duration(999), "999 ns");
         assert_eq!(duration(85_300), "85.3 us");
         assert_eq!(duration(2_000_000_000), "2.00 s");

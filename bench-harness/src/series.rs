@@ -42,6 +42,9 @@ impl Around {
 /// Floors of one figure that lie further apart than this, largest to smallest, make it doubtful.
 const FLOOR_MOVED_MAX: f64 = 1.5;
 
+/// Stands for a ratio of nothing: printed as 0.
+const NOTHING: f64 = 1e-9;
+
 /// One round of one figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,8 +83,12 @@ impl Series {
     /// Adds a round.
     pub(crate) fn add(&mut self, figure: f64, floor: Around, detail: String) {
         self.rounds.push(Measured { figure, floor, ratio: figure / floor.middle(), detail });
-        let ratios: Vec<f64> = self.rounds.iter().map(|round| round.ratio).collect();
-        self.ratio = Drift::of(&ratios);
+        // A delay that no clock could tell from nothing is a figure, too.
+        let ratios = self.rounds.iter().map(|round| match round.ratio {
+            0.0 => NOTHING,
+            ratio => ratio,
+        });
+        self.ratio = Drift::of(&ratios.collect::<Vec<f64>>());
     }
 
     /// The largest floor of all rounds divided by the smallest.
@@ -188,6 +195,10 @@ mod tests {
         let mut low = Series::new("y", "B/s", Bar::AtLeast(0.5));
         low.add(0.4, Around::exact(1.0), String::new());
         assert!(table(&[low]).contains("MISSED"));
+        let mut none = Series::new("delay", "s", Bar::AtMost(1.0));
+        none.add(0.0, Around::exact(2e-4), String::new());
+        none.add(2e-5, Around::exact(2e-4), String::new());
+        assert!(table(&[none]).contains("within"));
         let nothing = table(&[Series::new("z", "s", Bar::AtMost(1.0))]);
         assert!(!nothing.contains("within") && !nothing.contains("MISSED"), "{nothing}");
     }
