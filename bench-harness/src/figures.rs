@@ -184,7 +184,7 @@ pub(crate) fn run_in(
     if failures.is_empty() { Ok(()) } else { Err(Failure::Measuring(failures.join("; "))) }
 }
 
-/// A figure, and the same work with no log around it: how far any log could come here.
+/// A figure, and the same work with no log around it: to tell the part of the log from the machine's.
 struct WithLimit {
     log: Series,
     bare: Series,

@@ -1,4 +1,4 @@
-//! The limit of what shares a commit: group commit with no log around it.
+//! What shares a commit, without the log: group commit with nothing around it, to compare with.
 //!
 //! A bare commit is the floor of one thread that waits. Many that wait also have to copy their records
 //! to one place, be counted, sleep and be woken, and what that costs depends on the machine, not on a log.

@@ -95,7 +95,7 @@ impl Results {
         series
     }
 
-    /// How far one would come at the same with no log at all, where that was measured.
+    /// The same with no log at all, where that was measured.
     pub(crate) fn limit(&self, goal: &Goal) -> Option<Series> {
         let measured = self.values.iter().any(|value| {
             (value.engine, value.cell, value.metric) == (Engine::Bare, goal.our_cell, goal.metric)

@@ -1,4 +1,4 @@
-//! What has no log around it, among the rivals: how far any of them could come.
+//! What has no log around it, beside the rivals: to compare with, and none of them.
 
 use std::path::Path;
 

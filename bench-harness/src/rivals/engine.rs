@@ -31,7 +31,7 @@ pub(crate) enum Engine {
     Walrus,
     /// umadb-core, for opening and replay only
     Umadb,
-    /// Group commit with no log around it: how far any could come
+    /// Group commit with no log around it, to compare with
     Bare,
 }
 
