@@ -78,6 +78,7 @@ bugs! {
     CreateAfterRecord: "a record may come before the creation of its stream",
     ForgetOpenChunk: "the writer does not come for a chunk that nobody waits for",
     IgnorePressure: "the writer does not hear that memory runs low",
+    WaitForCompanyWithoutEnd: "a commit that waits for those who were served goes out only when one comes back",
     LoseBell: "threads that wait for a receipt are not woken",
     LoseReceiptWaker: "tasks that wait for a receipt are not woken",
     AcknowledgeTooHigh: "a chunk that was written counts as synced for whoever asks its receipt",

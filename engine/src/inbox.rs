@@ -131,6 +131,9 @@ pub struct Inbox {
     returned: std::sync::atomic::AtomicU64,
     /// Changes whenever tickets that are waited for have come further.
     bell: AtomicU32,
+    /// Whether the next one that waits for the bell wakes the writer. Not in loom's models: all that
+    /// depends on it is how long a commit waits for company, and that has an end.
+    awaits_waiter: std::sync::atomic::AtomicBool,
 }
 
 impl Inbox {
@@ -157,6 +160,7 @@ impl Inbox {
             room_waiters: AtomicU32::new(0),
             returned: std::sync::atomic::AtomicU64::new(0),
             bell: AtomicU32::new(0),
+            awaits_waiter: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -417,7 +421,7 @@ impl Inbox {
 
     /// Memory runs low. A writer that waits for its disk comes when that has freed some; one that
     /// waits for company, or has nothing to do, is woken.
-    fn press(&self) {
+    pub(crate) fn press(&self) {
         let is_new = !self.pressed.swap(true, Ordering::SeqCst);
         if is_new && self.waits.load(Ordering::SeqCst) {
             self.waker.wake();
@@ -539,7 +543,28 @@ impl Inbox {
     /// Sleeps until the bell is rung for one of these bits, unless it has been rung for anybody
     /// since it said `seen`; until the time is over; or for no reason.
     pub(crate) fn wait_for_bell(&self, seen: u32, at_most: Option<Duration>, bits: u32) {
+        self.note_waiter();
         futex::wait_bits(&self.bell, seen, at_most, bits);
+    }
+
+    /// Somebody waits: a writer that waits for that is woken.
+    pub(crate) fn note_waiter(&self) {
+        use std::sync::atomic::Ordering;
+        if self.awaits_waiter.load(Ordering::Relaxed)
+            && self.awaits_waiter.swap(false, Ordering::AcqRel)
+        {
+            self.waker.wake();
+        }
+    }
+
+    /// Has the next one that waits for the bell wake the writer, or no longer so.
+    pub(crate) fn await_waiter(&self, awaits: bool) {
+        self.awaits_waiter.store(awaits, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Whether nobody has come to wait since.
+    pub(crate) fn awaits_waiter(&self) -> bool {
+        self.awaits_waiter.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// Wakes those who wait with one of these bits.

@@ -50,6 +50,7 @@ mod recent;
 mod recovery;
 mod refusals;
 mod registry;
+mod regroup;
 mod runtime;
 mod shard;
 mod starting;

@@ -200,7 +200,10 @@ impl Ticket {
         let state = self.state.fetch_or(WAITED_FOR, Ordering::SeqCst);
         match self.look(state, wanted) {
             Some(end) => Poll::Ready(end),
-            None => Poll::Pending,
+            None => {
+                self.inbox.note_waiter();
+                Poll::Pending
+            }
         }
     }
 

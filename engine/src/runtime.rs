@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use ringlog_disk::planted::{Bug, planted};
 use ringlog_disk::{Completion, Disk, DiskFacts, MakingResident, Wait};
 
 use crate::clock::Clock;
@@ -14,6 +15,7 @@ use crate::inbox::{Admission, Inbox};
 use crate::observe::trace::Tracer;
 use crate::observe::{Histograms, Meter, Traffic};
 use crate::published::Published;
+use crate::regroup::Regroup;
 use crate::shard::{Reply, Request, Shard, ShardCounts, Time};
 
 /// How long a chunk for which nobody waits may stay open, in nanoseconds.
@@ -79,6 +81,9 @@ pub(crate) struct Writer<D: Disk> {
     /// Since when a chunk for which nobody waits has been open.
     open_since: Option<u64>,
     completed: Vec<Completion>,
+    /// Whether the next commit waits for those whom the last one has served.
+    regroup: Regroup,
+    may_regroup: bool,
     /// What is still to be done once the first records are through, and when.
     settle: Option<(u64, Box<dyn FnOnce()>)>,
 }
@@ -105,6 +110,8 @@ impl<D: Disk> Writer<D> {
             poison_told: false,
             open_since: None,
             completed: Vec::new(),
+            regroup: Regroup::default(),
+            may_regroup: false,
             settle: None,
         }
     }
@@ -130,6 +137,38 @@ impl<D: Disk> Writer<D> {
         self.finish();
     }
 
+    /// Tells those whom a commit has served, where the next one may wait for them. Gives whether it
+    /// waits.
+    fn regroups(&mut self, now: Time) -> bool {
+        let inbox = Arc::clone(&self.shared.inbox);
+        if std::mem::take(&mut self.may_regroup) {
+            // Before anybody is told: the first may come back before this goes on.
+            inbox.await_waiter(true);
+            let told = self.tell();
+            let (_, others) = inbox.open_chunks();
+            let worth_it = told > 1 || told == 1 && (others || self.shard.pending_bytes() > 0);
+            if worth_it && inbox.awaits_waiter() && self.shard.poisoned().is_none() {
+                self.regroup.begin(now.mono_ns);
+                self.shard.hold(true);
+                return true;
+            }
+            inbox.await_waiter(false);
+            inbox.sweep(false);
+            return false;
+        }
+        let Some(until_ns) = self.regroup.until_ns() else { return false };
+        let came_back = !inbox.awaits_waiter();
+        let is_over = now.mono_ns >= until_ns && !planted(Bug::WaitForCompanyWithoutEnd);
+        if !came_back && !is_over && self.shard.poisoned().is_none() {
+            return true;
+        }
+        self.regroup.end(came_back);
+        inbox.await_waiter(false);
+        inbox.sweep(false);
+        self.shard.hold(false);
+        false
+    }
+
     fn settle_in(&mut self) {
         if let Some((_, settle)) = self.settle.take() {
             settle();
@@ -141,7 +180,7 @@ impl<D: Disk> Writer<D> {
     /// more to do at once.
     pub(crate) fn work(&mut self, now: Time) -> Option<Wait> {
         self.hear_of_failure();
-        if self.shard.is_idle() {
+        if !self.regroups(now) && self.shard.is_idle() {
             // Whatever has gathered since the first record goes with it.
             self.shared.inbox.sweep(false);
         }
@@ -157,6 +196,7 @@ impl<D: Disk> Writer<D> {
         let mut submitted = false;
         while let Some((tag, mut op)) = self.shard.next_op(now) {
             if let Some(records) = self.meter.handed_out(&mut op, self.shard.counts()) {
+                self.regroup.sent(now.mono_ns, self.shard.counts().bytes_written);
                 self.tracer.commit(tag, records, &self.shard);
             }
             self.disk.submit(tag, op);
@@ -167,7 +207,8 @@ impl<D: Disk> Writer<D> {
         }
         self.tell();
         let inbox = &self.shared.inbox;
-        let idle = self.shard.is_idle();
+        let waits_for_company = self.regroup.until_ns().is_some();
+        let idle = self.shard.is_idle() && !waits_for_company;
         inbox.set_idle(idle);
         if inbox.set_waits(!self.shard.is_writing()) {
             return None;
@@ -217,8 +258,13 @@ impl<D: Disk> Writer<D> {
                 self.shard.complete(done, now);
                 self.tell_of_failure();
             }
-            // What has gathered meanwhile goes with the next commit.
-            self.shared.inbox.sweep(false);
+            let pending_bytes = self.shard.pending_bytes();
+            self.may_regroup =
+                self.shard.is_still() && self.regroup.completed(now.mono_ns, pending_bytes);
+            if !self.may_regroup {
+                // What has gathered meanwhile goes with the next commit.
+                self.shared.inbox.sweep(false);
+            }
         }
         self.completed = completed;
         any
@@ -288,8 +334,9 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Publishes the watermarks, then tells those who wait for them.
-    pub(crate) fn tell(&mut self) {
+    /// Publishes the watermarks, then tells those who wait for them. Gives how many tickets somebody
+    /// waited for.
+    pub(crate) fn tell(&mut self) -> usize {
         if let Some(segments) = self.shard.take_segments() {
             self.shared.published.set_segments(segments);
         }
@@ -315,9 +362,11 @@ impl<D: Disk> Writer<D> {
                 self.shard.push(chunk, Time::default());
             }
         }
-        let mut bits = 0;
+        let (mut bits, mut told) = (0, 0);
         for (ticket, level) in self.shard.take_acks() {
-            bits |= ticket.advance(level);
+            let bit = ticket.advance(level);
+            told += usize::from(bit != 0);
+            bits |= bit;
         }
         for (ticket, error) in self.shard.take_failures() {
             bits |= ticket.fail(error);
@@ -335,11 +384,14 @@ impl<D: Disk> Writer<D> {
                 None => self.answers.push((id, reply)),
             }
         }
+        told
     }
 
     fn how_long(&self, now: Time, sweep_at: Option<u64>) -> Wait {
         let settle_at = self.settle.as_ref().map(|(at, _)| *at);
-        let deadline = [self.shard.deadline(), sweep_at, settle_at].into_iter().flatten().min();
+        let regroup_at = self.regroup.until_ns();
+        let own = [self.shard.deadline(), sweep_at, settle_at, regroup_at];
+        let deadline = own.into_iter().flatten().min();
         match deadline {
             None => Wait::Any,
             Some(at) if at > now.mono_ns => Wait::AtMost(Duration::from_nanos(at - now.mono_ns)),
@@ -419,3 +471,6 @@ impl Shared {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

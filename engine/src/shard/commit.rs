@@ -81,7 +81,7 @@ impl Shard {
         }
         self.pressed
             || self.pending_bytes >= self.config.commit_bytes
-            || now.mono_ns >= self.oldest_pending_ns + self.config.linger_ns
+            || !self.held && now.mono_ns >= self.oldest_pending_ns + self.config.linger_ns
     }
 
     /// Bytes left in the open segment, which is changed for the next one if `need` does not fit.

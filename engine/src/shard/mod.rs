@@ -263,6 +263,8 @@ pub struct Shard {
     pending_bytes: usize,
     /// Memory runs low: what is pending waits for nothing.
     pressed: bool,
+    /// The next commit waits for company.
+    held: bool,
     /// The runs of the batch that is being made: stream, first offset, records.
     runs: Vec<(StreamId, Offset, u32)>,
     oldest_pending_ns: u64,
@@ -325,6 +327,7 @@ impl Shard {
             pending: VecDeque::new(),
             pending_bytes: 0,
             pressed: false,
+            held: false,
             runs: Vec::new(),
             oldest_pending_ns: 0,
             accepted_chunks: 0,
@@ -414,6 +417,17 @@ impl Shard {
             self.plans.hurry();
             self.counts.pressure_flushes += 1;
         }
+    }
+
+    /// Has the next commit wait for company until this is taken back, unless it has become large or
+    /// memory runs low.
+    pub(crate) fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Bytes that wait for their commit.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending_bytes
     }
 
     /// Whether a write is under way, which will give memory back.
@@ -524,9 +538,14 @@ impl Shard {
         self.staged
     }
 
+    /// Whether it has nothing in flight.
+    pub(crate) fn is_still(&self) -> bool {
+        self.writes_in_flight == 0 && !self.sync_in_flight
+    }
+
     /// Whether it has nothing in flight and nothing to place.
     pub fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.writes_in_flight == 0 && !self.sync_in_flight
+        self.pending.is_empty() && self.is_still()
     }
 
     /// Whether records that wait cannot be placed, or soon could not, because the disk is full.
