@@ -27,7 +27,7 @@ pub const STREAMS_MAX: u32 = 1 << 24;
 /// Size of the block in which a producer collects its records.
 pub const CHUNK_BYTES: usize = 64 << 10;
 /// Chunks up to this size are copied together by the writer; larger ones go out untouched.
-pub const COALESCE_BYTES_MAX: usize = 16 << 10;
+pub const COALESCE_BYTES_MAX: usize = 32 << 10;
 /// Slots in which threads collect records, per shard.
 pub const SLOTS: usize = 16;
 /// Segments of a shard that may be written but not yet sealed, beside the open one.

@@ -201,3 +201,20 @@ fn memory_that_runs_low_ends_the_wait() {
     turns.rest();
     turns.inbox.abandon();
 }
+
+/// Four threads to a slot, a record of 4 KiB each: a chunk a little larger than four blocks. Each by itself
+/// would take five.
+#[test]
+fn chunks_that_padding_would_blow_up_are_copied_together() {
+    let mut turns = Turns::new();
+    let record = [[0x5a_u8; 4096]];
+    for thread in 0..64 {
+        drop(turns.inbox.append(thread, StreamId(1), FrameKind::Record, &record, HOW).unwrap());
+    }
+    let before = turns.writer.shard.counts().bytes_written;
+    turns.commit();
+    let written = turns.writer.shard.counts().bytes_written - before;
+    assert!(written * 100 <= 64 * 4096 * 105, "{written} bytes");
+    turns.rest();
+    turns.inbox.abandon();
+}
