@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::hint::black_box;
 use std::io::IoSlice;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -26,7 +27,9 @@ use rustix::thread::futex;
 use rustix::time::Timespec;
 
 use crate::contender::{ACKNOWLEDGED_WITHIN, Claims, Contender, Facts, Producer, Refusal};
+use crate::counters::{Counted, Device};
 use crate::measurement::Class;
+use crate::workload::incompressible;
 
 /// What stands before each record, as in any format that checks what it reads.
 const HEADER_BYTES: usize = 16;
@@ -47,6 +50,34 @@ enum To {
     File { file: File, at: u64 },
     /// Memory, from the front again and again.
     Memory(Vec<u8>),
+}
+
+impl To {
+    /// A file in `dir`, where it stays, written once; and whether it is written past the page cache.
+    fn create(dir: &Path) -> Result<(Self, bool), String> {
+        let said = |error: std::io::Error| format!("bare group commit: {error}");
+        let path = dir.join("bare");
+        let filled = pool(1)?;
+        let mut filling = take(&filled)?;
+        filling.fill(0xa5);
+        {
+            let plain = File::create(&path).map_err(said)?;
+            let mut at = 0;
+            while at < FILE_BYTES {
+                write_all(&plain, &filling, at, ReadWriteFlags::empty())?;
+                at += BUFFER_BYTES as u64;
+            }
+            plain.sync_all().map_err(said)?;
+        }
+        let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let direct = File::options().write(true).custom_flags(flags).open(&path);
+        let (file, direct) = match direct {
+            Ok(file) => (file, true),
+            // Not on every file system.
+            Err(_) => (File::options().write(true).open(&path).map_err(said)?, false),
+        };
+        Ok((Self::File { file, at: 0 }, direct))
+    }
 }
 
 /// What has gathered for the next commit.
@@ -112,27 +143,7 @@ impl GroupCommit {
     /// # Errors
     /// What the disk refused, in words.
     pub(crate) fn create(dir: &Path, durable: bool, wake: Wake) -> Result<Self, String> {
-        let said = |error: std::io::Error| format!("bare group commit: {error}");
-        let path = dir.join("bare");
-        let filled = pool(1)?;
-        let mut filling = take(&filled)?;
-        filling.fill(0xa5);
-        {
-            let plain = File::create(&path).map_err(said)?;
-            let mut at = 0;
-            while at < FILE_BYTES {
-                write_all(&plain, &filling, at, ReadWriteFlags::empty())?;
-                at += BUFFER_BYTES as u64;
-            }
-            plain.sync_all().map_err(said)?;
-        }
-        let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
-        let direct = File::options().write(true).custom_flags(flags).open(&path);
-        let (file, direct) = match direct {
-            Ok(file) => (file, true),
-            // Not on every file system.
-            Err(_) => (File::options().write(true).open(&path).map_err(said)?, false),
-        };
+        let (to, direct) = To::create(dir)?;
         let class = if durable { Class::Media } else { Class::Memory };
         let mode = if durable { "group commit" } else { "not durable" };
         let facts = Facts {
@@ -141,7 +152,7 @@ impl GroupCommit {
             primitive: durable.then(|| "RWF_DSYNC".to_owned()),
             ..Facts::new("bare", None, mode, class)
         };
-        Self::start(To::File { file, at: 0 }, durable, wake, facts)
+        Self::start(to, durable, wake, facts)
     }
 
     /// On memory: nothing is ever durable.
@@ -194,6 +205,89 @@ impl Drop for GroupCommit {
         // Whoever wants to know has closed it.
         let _ = self.stop();
     }
+}
+
+/// Commits in which each of `producers` threads has its `outstanding` records, for about `time`: how
+/// many records, and what the process and the device did.
+///
+/// Of those who wait for their records nobody can do with fewer commits, nor can their threads sleep less
+/// often. So this is the least that a closed loop costs: a thread checksums and copies its records to a
+/// place of its own and sleeps until they are durable; the last one of them wakes the thread that commits,
+/// which writes as much as they have, and wakes them all. Nobody takes a lock, and what is written is not
+/// even what they copied.
+///
+/// # Errors
+/// What the disk refused, in words.
+pub(crate) fn whole_groups(
+    dir: &Path,
+    producers: u32,
+    outstanding: usize,
+    record_bytes: usize,
+    time: Duration,
+) -> Result<(u64, Counted), String> {
+    let record = incompressible(record_bytes, 1);
+    let place_bytes = stored_bytes(&record) * outstanding;
+    let (mut to, _) = To::create(dir)?;
+    let pool = pool(1)?;
+    let block = take(&pool)?;
+    let bytes = (place_bytes * producers as usize).next_multiple_of(ALIGN);
+    if bytes > block.len() {
+        return Err(format!("bare group commit: {bytes} bytes are more than a buffer"));
+    }
+    let (arrived, commits, over) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
+    let device = Device::of(dir);
+    let produce = || {
+        let mut place = vec![0_u8; place_bytes];
+        while !over.load(Ordering::SeqCst) {
+            for out in place.chunks_exact_mut(stored_bytes(&record)) {
+                out[..4].copy_from_slice(&crc32fast::hash(&record).to_le_bytes());
+                out[HEADER_BYTES..HEADER_BYTES + record.len()].copy_from_slice(&record);
+            }
+            black_box(&place);
+            let commit = commits.load(Ordering::SeqCst);
+            let all = commit.wrapping_add(1).wrapping_mul(producers);
+            if arrived.fetch_add(1, Ordering::SeqCst).wrapping_add(1) == all {
+                // It cannot fail for memory that is there.
+                let _ = futex::wake(&arrived, futex::Flags::PRIVATE, 1);
+            }
+            while commits.load(Ordering::SeqCst) == commit && !over.load(Ordering::SeqCst) {
+                sleep(&commits, commit);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let started = (0..producers)
+            .try_for_each(|_| thread::Builder::new().spawn_scoped(scope, produce).map(drop));
+        let mut result = started.map_err(|error| format!("bare group commit: {error}"));
+        let mut measured = None;
+        let begun = Instant::now();
+        while result.is_ok() {
+            let all = commits.load(Ordering::SeqCst).wrapping_add(1).wrapping_mul(producers);
+            loop {
+                let seen = arrived.load(Ordering::SeqCst);
+                if seen == all {
+                    break;
+                }
+                sleep(&arrived, seen);
+            }
+            result = put(&mut to, &block[..bytes], true);
+            // Not measured: the first tenth, in which everything becomes warm.
+            if measured.is_none() && begun.elapsed() >= time / 10 {
+                measured = Some((0, Instant::now(), device.look()));
+            } else if let Some((records, since, _)) = &mut measured {
+                *records += u64::from(producers) * outstanding as u64;
+                if since.elapsed() >= time {
+                    break;
+                }
+            }
+            wake_all(&commits);
+        }
+        over.store(true, Ordering::SeqCst);
+        wake_all(&commits);
+        result?;
+        let (records, _, before) = measured.ok_or("bare group commit: no time")?;
+        Ok((records, device.look().since(&before)))
+    })
 }
 
 fn pool(blocks: u32) -> Result<BlockPool, String> {
@@ -518,6 +612,19 @@ mod tests {
         let ticket = producer.submit(&[vec![1; 10]], Duration::ZERO).unwrap();
         assert!(producer.wait(ticket).unwrap_err().contains("write"));
         assert!(log.close().is_err());
+    }
+
+    #[test]
+    fn whole_groups_carry_all_that_is_outstanding() {
+        let dir = tempfile::tempdir().unwrap();
+        let short = Duration::from_millis(50);
+        let (records, counted) = whole_groups(dir.path(), 2, 128, 256, short).unwrap();
+        assert!(records > 0 && records.is_multiple_of(256), "{records}");
+        // Where the device counts at all, one flush at most for each of them.
+        assert!(counted.flushes.unwrap_or(0) <= records / 256 + 1 || counted.flushes.is_none());
+        let error = whole_groups(dir.path(), 2, 1 << 20, 4096, short).unwrap_err();
+        assert!(error.contains("buffer"), "{error}");
+        assert!(whole_groups(Path::new("/nonexistent"), 1, 1, 1, short).is_err());
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod measurement;
 mod mode;
 pub mod open_loop;
 mod page;
+mod pauses;
 pub mod percentile;
 mod read;
 mod reads;

@@ -13,8 +13,9 @@ use crate::contender::{Contender as _, Ringlog};
 use crate::driven::Driven;
 use crate::environment::scratch;
 use crate::floor::{self, BLOCK_BYTES, Effort, Floor, Round};
-use crate::group_commit::{GroupCommit, Wake};
+use crate::group_commit::{self, GroupCommit, Wake};
 use crate::open_loop::{self, Offered};
+use crate::pauses::Pauses;
 use crate::percentile::{new_histogram, percentile_ns};
 use crate::rotate::{self, Way};
 use crate::series::{Around, Bar, Series};
@@ -26,6 +27,8 @@ const TAIL_WINDOW: Duration = Duration::from_secs(20);
 /// Receipts of a producer that waits for none of them until so many are on their way: more than the
 /// log's memory holds, so that its memory is what bounds them.
 const UNBOUNDED: usize = 1 << 17;
+/// Threads that records come from in the open loop.
+const LOAD_THREADS: usize = 2;
 /// Part of saturation at which the open loop is measured.
 const OPEN_LOOP_PART: f64 = 0.8;
 /// Memory of a log whose device is memory, too: little, so that the device is not filled.
@@ -113,6 +116,8 @@ impl Bench<'_> {
                 "memory on the in-memory disk, {record_bytes} B, {producers} producer{s}: records / copy + crc32"
             );
             let mut series = WithLimit::new(&what, "records/s", Bar::AtLeast(bar));
+            let what = format!("- {what}: one lock, crc32, a copy to where it is kept, no more");
+            let mut kept = Series::new(&what, "records/s", Bar::None);
             let load = Load { record_bytes, producers, keep: RECYCLED, ..LOAD };
             let bare = GroupCommit::in_memory()?;
             self.repeat(|| {
@@ -130,9 +135,17 @@ impl Bench<'_> {
                     || workload::run(&bare, dir.path(), &load),
                     Outcome::records_per_second,
                 )?;
+                if producers == 1 {
+                    let time = Duration::from_millis(300);
+                    let before = limit(self)?;
+                    let least = bare::copy_to_keep(record_bytes, time);
+                    let around = Around { before, after: limit(self)? };
+                    kept.add(least, around, String::new());
+                }
                 close(log)
             })?;
             all.extend(series.into_rows());
+            all.extend((producers == 1).then_some(kept));
         }
         Ok(all)
     }
@@ -142,12 +155,14 @@ impl Bench<'_> {
         let what =
             "open loop at 80 % of saturation, synced, 256 B: p99.9 / bare p50 of its mean commit";
         let mut series = WithLimit::new(what, "s", Bar::AtMost(3.0));
+        let what = format!("- {what}: what {} threads that look at the clock wait", LOAD_THREADS);
+        let mut pauses = Series::new(&what, "s", Bar::None);
         let (dir, bare_dir) = (scratch(self.dir)?, scratch(self.dir)?);
         let bare = GroupCommit::create(bare_dir.path(), true, Wake::AtOnce)?;
         let log = recycling_log(dir.path(), &self.options())?;
         let load = Load {
             record_bytes: 256,
-            producers: 2,
+            producers: LOAD_THREADS,
             outstanding: 128,
             timed: true,
             keep: RECYCLED,
@@ -172,18 +187,25 @@ impl Bench<'_> {
             let bare = open_loop::run(&bare, bare_dir.path(), &load, &offered)?.outcome;
             let limit = p999(&bare.latency)? as f64 / 1e9;
             series.bare.add(limit, Around::exact(floor), detail);
+            let paused = Pauses::measure(LOAD_THREADS, load.window)?.wait_ns(0.999);
+            pauses.add(paused as f64 / 1e9, Around::exact(floor), String::new());
             Ok(())
         })?;
         close(log)?;
         bare.close()?;
-        Ok(series.into_rows())
+        let mut rows = series.into_rows();
+        rows.push(pauses);
+        Ok(rows)
     }
 
     /// Processor time of a million durable records.
     pub(super) fn cpu(&self) -> Result<Vec<Series>, String> {
         let what = "synced, 256 B, 256 receipts on 2 threads: CPU seconds a million / 1 s";
         let mut series = WithLimit::new(what, "s", Bar::AtMost(0.25));
+        let what = format!("- {what}: all 256 in each commit, no log, no lock");
+        let mut least = Series::new(&what, "s", Bar::None);
         let (dir, bare_dir) = (scratch(self.dir)?, scratch(self.dir)?);
+        let least_dir = scratch(self.dir)?;
         let bare = GroupCommit::create(bare_dir.path(), true, Wake::WhenWaited)?;
         let log = recycling_log(dir.path(), &self.options())?;
         let load =
@@ -198,11 +220,24 @@ impl Bench<'_> {
                 || run_log(&log, dir.path(), &load),
                 || workload::run(&bare, bare_dir.path(), &load),
                 a_million,
-            )
+            )?;
+            let Load { producers, outstanding, record_bytes, window, .. } = load;
+            let (records, counted) = group_commit::whole_groups(
+                least_dir.path(),
+                producers as u32,
+                outstanding,
+                record_bytes,
+                window,
+            )?;
+            let cpu = counted.cpu.as_secs_f64() * 1e6 / records.max(1) as f64;
+            least.add(cpu, Around::exact(1.0), String::new());
+            Ok(())
         })?;
         close(log)?;
         bare.close()?;
-        Ok(series.into_rows())
+        let mut rows = series.into_rows();
+        rows.push(least);
+        Ok(rows)
     }
 
     /// An append while segments come and go and others follow, against one that is alone.
