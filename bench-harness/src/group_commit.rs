@@ -620,8 +620,8 @@ mod tests {
         let short = Duration::from_millis(50);
         let (records, counted) = whole_groups(dir.path(), 2, 128, 256, short).unwrap();
         assert!(records > 0 && records.is_multiple_of(256), "{records}");
-        // Where the device counts at all, one flush at most for each of them.
-        assert!(counted.flushes.unwrap_or(0) <= records / 256 + 1 || counted.flushes.is_none());
+        // Others may write, too.
+        assert!(counted.bytes_written.is_none_or(|bytes| bytes >= records * 256), "{counted:?}");
         let error = whole_groups(dir.path(), 2, 1 << 20, 4096, short).unwrap_err();
         assert!(error.contains("buffer"), "{error}");
         assert!(whole_groups(Path::new("/nonexistent"), 1, 1, 1, short).is_err());
