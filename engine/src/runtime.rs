@@ -142,6 +142,11 @@ impl<D: Disk> Writer<D> {
     fn regroups(&mut self, now: Time) -> bool {
         let inbox = Arc::clone(&self.shared.inbox);
         if std::mem::take(&mut self.may_regroup) {
+            self.take_chunks(now);
+            if self.shard.next_goes_apart() {
+                inbox.sweep(false);
+                return false; // it shares its commit with nobody
+            }
             // Before anybody is told: the first may come back before this goes on.
             inbox.await_waiter(true);
             let told = self.tell();

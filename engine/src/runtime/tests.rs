@@ -188,6 +188,31 @@ fn one_that_waits_alone_has_nobody_to_wait_for() {
     turns.inbox.abandon();
 }
 
+/// With a flush for each append nobody gains by company.
+#[test]
+fn what_goes_apart_waits_for_nobody() {
+    let mut turns = Turns::new();
+    let how = How { apart: true, ..HOW };
+    let record = [b"record"];
+    let append =
+        |thread| turns.inbox.append(thread, StreamId(1), FrameKind::Record, &record, how).unwrap();
+    let mut receipts: Vec<_> = (0..4).map(append).collect();
+    assert!(receipts.iter_mut().all(|receipt| wait(receipt).is_none()));
+    let before = turns.commits();
+    turns.writer.work(turns.now());
+    for done in 1..=4 {
+        assert_eq!(turns.commits(), before + done, "it waits");
+        turns.now_ns += COMMIT_NS;
+        let now = turns.now();
+        assert!(turns.writer.reap(Wait::No, || now));
+        turns.writer.work(now);
+        let acknowledged = receipts.iter().filter(|receipt| receipt.is_acknowledged()).count();
+        assert_eq!(acknowledged as u64, done);
+    }
+    turns.rest();
+    turns.inbox.abandon();
+}
+
 #[test]
 fn memory_that_runs_low_ends_the_wait() {
     let mut turns = Turns::new();

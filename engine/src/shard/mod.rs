@@ -425,6 +425,11 @@ impl Shard {
         self.held = held;
     }
 
+    /// Whether what is placed next shares its commit with nothing.
+    pub(crate) fn next_goes_apart(&self) -> bool {
+        self.pending.front().is_some_and(|chunk| chunk.apart)
+    }
+
     /// Bytes that wait for their commit.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.pending_bytes
