@@ -29,10 +29,12 @@ machine=${machine:-$(uname -s | tr '[:upper:]' '[:lower:]')-$(stat -f -c %T "$di
 out=results/$(date -u +%Y-%m-%d)-$machine
 mkdir -p "$out/hdr"
 
+# Before anything is written: what this leaves is no change of the program.
+commit=$(git rev-parse HEAD)$(git diff --quiet HEAD || echo ', with changes')
 cargo build --release --quiet -p bench-harness "${features[@]}"
 bench=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/ringlog-bench
 {
-    echo "commit: $(git rev-parse HEAD)$(git diff --quiet HEAD || echo ', with changes')"
+    echo "commit: $commit"
     echo "rustc: $(rustc -V)"
     echo "kernel: $(uname -srm)"
     echo "cpus: $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"

@@ -182,8 +182,9 @@ impl Rivals<'_> {
     fn append(&mut self, shape: Shape, engine: Engine, round: usize) -> Result<Measured, String> {
         let mut load = self.bench.load(shape.record_bytes, shape.producers, shape.outstanding);
         load.batch_records = shape.batch_records;
-        // Files are prepared in the first moments, and used again only after some more.
-        load.warm_up = (load.window / 4).min(Duration::from_secs(1));
+        // A new log writes its first segments twice, and uses files again only after some more: that is
+        // over before anything is measured.
+        load.warm_up = load.window.min(Duration::from_secs(1));
         let task = Task::Append {
             unsynced: shape.unsynced,
             record_bytes: load.record_bytes,
