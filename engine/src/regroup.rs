@@ -62,6 +62,11 @@ impl Regroup {
         self.until_ns
     }
 
+    /// The wait, if there is one, is over for another reason than that it was for.
+    pub(crate) fn stop(&mut self) {
+        self.until_ns = None;
+    }
+
     /// The wait is over: somebody came back or nobody did.
     pub(crate) fn end(&mut self, came_back: bool) {
         self.until_ns = None;

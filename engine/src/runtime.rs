@@ -142,6 +142,9 @@ impl<D: Disk> Writer<D> {
     fn regroups(&mut self, now: Time) -> bool {
         let inbox = Arc::clone(&self.shared.inbox);
         if std::mem::take(&mut self.may_regroup) {
+            // Memory that ran low may have sent this commit out of an earlier wait.
+            self.regroup.stop();
+            self.shard.hold(false);
             self.take_chunks(now);
             if self.shard.next_goes_apart() {
                 inbox.sweep(false);

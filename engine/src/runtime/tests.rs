@@ -223,7 +223,14 @@ fn memory_that_runs_low_ends_the_wait() {
     turns.inbox.press();
     turns.writer.work(turns.now());
     assert_eq!(turns.commits(), before + 1);
+    // That commit served nobody who waits, so the next one has nobody to wait for.
+    let now = turns.now();
+    assert!(turns.writer.reap(Wait::No, || now));
+    let mut next = turns.append();
+    turns.writer.work(now);
+    assert_eq!(turns.commits(), before + 2, "the wait goes on");
     turns.rest();
+    assert!(is_done(&mut next));
     turns.inbox.abandon();
 }
 
